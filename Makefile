@@ -1,0 +1,47 @@
+# The front door: every recipe is one script. `make` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+##@ Stack
+.PHONY: help setup up stack status logs doctor credentials down clean
+help: ## List the targets
+	@scripts/show-help.sh $(firstword $(MAKEFILE_LIST))
+setup: ## Install .venv from requirements.txt; make .env with random secrets
+	@scripts/ensure-setup.sh
+up: setup ## Start the services, wait until they are healthy, print their addresses
+	@scripts/start-services.sh
+# As a mere prerequisite, `stack` trusts its fingerprint; asked for by name, it looks.
+stack: up ## Bring buckets, users, policies and the ZenML stack in line with .env
+	@scripts/converge-stack.sh $(if $(filter stack,$(MAKECMDGOALS)),,--trust-fingerprint)
+status: ## Show what runs
+	@scripts/show-status.sh
+logs: ## Show the services' logs (SERVICE=zenml, LINES=100, FOLLOW=1)
+	@scripts/show-logs.sh
+doctor: ## Check this machine, the settings and the services; say what to do
+	@scripts/check-health.sh
+credentials: ## Print addresses, user names and passwords
+	@scripts/show-credentials.sh
+down: ## Stop the services, keep every byte
+	@scripts/stop-services.sh
+clean: ## Delete the services' data, runs and data set; asks first (FORCE=1 doesn't)
+	@scripts/clean-checkout.sh
+
+##@ Training
+.PHONY: data baseline grid
+data: stack ## Build, validate and version data/tiny_person, push it to the store
+	@scripts/ensure-dataset.sh
+baseline: data ## Run the baseline (EPOCHS, IMGSZ, BATCH, SEED; FORCE=1 ignores the cache)
+	@scripts/run-pipeline.sh baseline
+grid: data ## Run every cell of the grid; finished cells come from the cache
+	@scripts/run-pipeline.sh grid
+
+##@ Development
+.PHONY: test lint lock
+test: setup ## Unit, shell and end-to-end tests (ONLY=unit, shell or e2e)
+	@scripts/run-tests.sh
+lint: setup ## ruff, mypy, shellcheck, shfmt
+	@scripts/run-linters.sh
+lock: setup ## Compile requirements.txt and requirements-dev.txt anew
+	@scripts/compile-requirements.sh

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Delete what this project made here: services, their data, runs, the data set. Asks first.
+# Usage: clean-checkout.sh
+# Variables: FORCE=1 (don't ask)
+set -Eeuo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
+. "$ROOT/scripts/lib/backend.sh"
+
+confirm() {
+  local answer=''
+  say "This deletes the servers' data (ZenML and MLflow runs, every bucket) and data/tiny_person."
+  say ".env, .venv, reports/ and your own files stay."
+  [ -t 0 ] || die "nothing deleted: confirm on a terminal, or run make clean FORCE=1"
+  read -r -p "Type clean to go on: " answer
+  [ "$answer" = clean ] || die "nothing deleted"
+}
+
+# A pointer that is committed is the person's own, and so is the cache once it may hold more.
+remove_dataset() {
+  local pointer=data/tiny_person.dvc
+  rm -rf data/tiny_person data/.tiny_person.*
+  if git ls-files --error-unmatch "$pointer" >/dev/null 2>&1; then
+    say "$pointer: kept (it is committed)"
+  else
+    rm -f "$pointer"
+  fi
+  rm -rf .dvc/tmp .dvc/config.local
+  if [ -n "$(find . -path ./.venv -prune -o -path ./.stack -prune -o \( -name '*.dvc' -type f -o -name dvc.yaml \) ! -path "./$pointer" -print | head -n 1)" ]; then
+    say ".dvc/cache: kept (other DVC files of yours may need it)"
+  else
+    rm -rf .dvc/cache
+  fi
+  [ ! -d data ] || find data -type d -empty -delete
+}
+
+main() {
+  local backend
+  if [ ! -e "$STATE" ] && [ ! -e data/tiny_person ] && [ ! -e .dvc/cache ]; then
+    say "nothing to delete"
+    return
+  fi
+  [ "${FORCE:-}" = 1 ] || confirm
+  load_settings
+  take_lock
+  for backend in "$ROOT"/scripts/backends/*.sh; do
+    backend=$(basename "$backend" .sh)
+    [ -d "$STATE/$backend" ] || continue
+    MODE=$backend
+    rm -f "$STATE/backend"
+    choose_backend
+    backend_destroy
+  done
+  remove_dataset
+  rm -rf "$STATE" runs
+  say "deleted: the services' data, runs and data set; kept: .env, .venv, reports/, your own files"
+}
+
+main "$@"

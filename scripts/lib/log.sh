@@ -1,0 +1,17 @@
+# log.sh: what scripts say. Narration goes to stderr, coloured on a terminal only; results to stdout.
+
+if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then
+  _BOLD=$'\033[1m' _RED=$'\033[31m' _YELLOW=$'\033[33m' _RESET=$'\033[0m'
+else
+  _BOLD='' _RED='' _YELLOW='' _RESET=''
+fi
+
+say() { printf '%s\n' "$*" >&2; }
+title() { printf '%s%s%s\n' "$_BOLD" "$*" "$_RESET" >&2; }
+warn() { printf '%swarning:%s %s\n' "$_YELLOW" "$_RESET" "$*" >&2; }
+error() { printf '%serror:%s %s\n' "$_RED" "$_RESET" "$*" >&2; }
+
+die() {
+  error "$@"
+  exit 1
+}

@@ -1,0 +1,28 @@
+# wait.sh: wait for the services by polling, with a deadline, and stop early when one has died.
+# Needs env.sh, loaded settings and a chosen backend.
+
+services_healthy() { "$PYTHON_BIN" -m src.health --quiet; }
+
+# A line for each service that gave up, and its last log lines.
+report_failures() {
+  local service state detail failed=1
+  while IFS=$'\t' read -r service state detail; do
+    [ "$state" = failed ] || continue
+    error "$service died: $detail; its last log lines:"
+    backend_logs 20 "$service" >&2
+    failed=0
+  done < <(backend_states)
+  return "$failed"
+}
+
+wait_until_healthy() {
+  local deadline=$((SECONDS + START_TIMEOUT))
+  until services_healthy; do
+    if report_failures; then exit 1; fi
+    if [ "$SECONDS" -ge "$deadline" ]; then
+      "$PYTHON_BIN" -m src.health >&2 || error "not healthy after $START_TIMEOUT s (START_TIMEOUT): see make logs"
+      exit 1
+    fi
+    sleep 0.2
+  done
+}

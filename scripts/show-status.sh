@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Print what runs and whether it is healthy. Exit status 0 when everything is.
+# Usage: show-status.sh
+set -Eeuo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
+. "$ROOT/scripts/lib/backend.sh"
+
+url_of() {
+  case $1 in
+    zenml) echo "$ZENML_URL" ;;
+    mlflow) echo "$MLFLOW_URL" ;;
+    *) echo "$STORE_URL" ;;
+  esac
+}
+
+main() {
+  local service state detail health failed=0
+  load_settings
+  if [ ! -f "$STATE/backend" ]; then
+    say "services: not running: make up"
+    return 1
+  fi
+  choose_backend
+  health=$("$PYTHON_BIN" -m src.health) || failed=1
+  say "backend: $BACKEND"
+  printf '%-14s%-10s%-16s%s\n' SERVICE STATE HEALTH ADDRESS
+  while IFS=$'\t' read -r service state detail; do
+    printf '%-14s%-10s%-16s%s\n' "$service" "$state" \
+      "$(awk -F'\t' -v s="$service" '$1 == s { print $2 }' <<<"$health")" "$(url_of "$service")"
+  done < <(backend_states)
+  return "$failed"
+}
+
+main "$@"

@@ -1,0 +1,17 @@
+"""Brings the servers in line with the settings: observe, compare, act, and say what happened."""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+Outcome = Literal["created", "updated", "unchanged"]
+
+
+class BootstrapError(Exception):
+    """Something that a person must do first; the message says what."""
+
+
+def report(what: str, outcome: Outcome) -> None:
+    """Say what happened to one object, on stdout."""
+    sys.stdout.write(f"{what}: {outcome}\n")

@@ -1,0 +1,54 @@
+"""Converge the whole stack: ``python -m src.bootstrap [--trust-fingerprint]``."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import sys
+from pathlib import Path
+
+from src.bootstrap import BootstrapError, mlflow_server, object_store, zenml_server
+from src.settings import Settings, SettingsError, load_settings, use_stack, write_private
+
+
+def fingerprint(settings: Settings) -> str:
+    """Return a hash of all that the stack is made of: the settings and this package's code."""
+    digest = hashlib.sha256(settings.model_dump_json().encode())
+    for module in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(module.read_bytes())
+    return digest.hexdigest()
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m src.bootstrap", description=__doc__)
+    parser.add_argument(
+        "--trust-fingerprint",
+        action="store_true",
+        help="do nothing when neither settings nor code have changed since the last time",
+    )
+    trust = parser.parse_args().trust_fingerprint
+    try:
+        settings = load_settings()
+        record = settings.backend_state / "stack-fingerprint"
+        current = fingerprint(settings)
+        if trust and record.is_file() and record.read_text() == current:
+            return 0
+        object_store.converge(settings)
+        mlflow_server.converge(settings)
+        zenml_server.converge(settings)
+        use_stack(settings)
+        logging.disable(logging.WARNING)  # ZenML's notes on creating its own configuration
+        from src.bootstrap import zenml_stack
+
+        zenml_stack.converge(settings)
+        write_private(record, current)
+    except (BootstrapError, SettingsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

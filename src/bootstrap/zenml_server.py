@@ -1,0 +1,129 @@
+"""The administrator's password and the clients' service account, over ZenML's REST API."""
+
+from __future__ import annotations
+
+import requests
+
+from src.bootstrap import BootstrapError, report
+from src.bootstrap.applied import Applied
+from src.settings import Settings, write_private
+
+SERVICE_ACCOUNT = "zenml-cv-yolo"
+API_KEY = "make-stack"
+TIMEOUT = 30.0  # seconds for one answer
+
+
+class Server:
+    """A signed-in session with a ZenML server's REST API."""
+
+    def __init__(self, url: str) -> None:
+        """Prove that a server answers at ``url``.
+
+        Raises:
+            BootstrapError: When none does.
+        """
+        self.url = f"{url}/api/v1"
+        self.http = requests.Session()
+        self.http.trust_env = False  # no proxy and no .netrc between this machine and itself
+        try:
+            self.http.get(f"{self.url}/info", timeout=TIMEOUT).raise_for_status()
+        except requests.RequestException as error:
+            raise BootstrapError(f"ZenML does not answer at {url}: make up") from error
+
+    def sign_in(self, **form: str) -> bool:
+        """Sign in with ``username`` and ``password``, or with an API key; False when refused."""
+        answer = self.http.post(f"{self.url}/login", data=form, timeout=TIMEOUT)
+        if answer.status_code in (401, 403):
+            return False
+        answer.raise_for_status()
+        self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        return True
+
+    def call(self, method: str, path: str, **arguments: object) -> dict[str, object]:
+        """Send a request and return the answer's JSON; raises ``requests.HTTPError``."""
+        answer = self.http.request(
+            method,
+            f"{self.url}/{path}",
+            timeout=TIMEOUT,
+            **arguments,  # type: ignore[arg-type]
+        )
+        answer.raise_for_status()
+        return {"value": answer.json()} if isinstance(answer.json(), str) else answer.json()
+
+    def find(self, path: str, name: str) -> dict[str, object] | None:
+        """Return the object of that name, or None when the server says that there is none."""
+        items = self.call("GET", path, params={"name": name})["items"]
+        assert isinstance(items, list)
+        return items[0] if items else None
+
+
+def converge(settings: Settings) -> None:
+    """Carry a changed administrator through; make sure that a valid API key is stored.
+
+    Raises:
+        BootstrapError: When the server does not answer or knows neither the password of ``.env``
+            nor the one applied last.
+    """
+    server = Server(settings.zenml_url)
+    _ensure_administrator(server, settings)
+    _ensure_api_key(server, settings)
+
+
+def _ensure_administrator(server: Server, settings: Settings) -> None:
+    name, password = settings.zenml_admin_username, settings.zenml_admin_password
+    applied = Applied(settings)
+    if server.sign_in(username=name, password=password):
+        report(f"ZenML administrator {name}", "unchanged")
+    else:
+        old = applied.zenml
+        if not server.sign_in(username=old.username, password=old.password):
+            raise BootstrapError(
+                f"ZenML knows {name} under another password than ZENML_ADMIN_PASSWORD: "
+                "put the right one in .env, or start afresh with make clean"
+            )
+        user = server.call("GET", "current-user")
+        server.call(
+            "PUT",
+            f"users/{user['id']}",
+            json={"name": name, "password": password, "old_password": old.password},
+        )
+        if not server.sign_in(username=name, password=password):
+            raise BootstrapError(f"ZenML took no new password for {name}: see make logs")
+        report(f"ZenML administrator {name}", "updated")
+    applied.remember()
+
+
+def _ensure_api_key(server: Server, settings: Settings) -> None:
+    account = server.find("service_accounts", SERVICE_ACCOUNT)
+    if account is None:
+        body = {"name": SERVICE_ACCOUNT, "description": "make stack's client", "active": True}
+        account = server.call("POST", "service_accounts", json=body)
+        report(f"ZenML service account {SERVICE_ACCOUNT}", "created")
+    elif not _active(account):
+        server.call("PUT", f"service_accounts/{account['id']}", json={"active": True})
+        report(f"ZenML service account {SERVICE_ACCOUNT}", "updated")
+    else:
+        report(f"ZenML service account {SERVICE_ACCOUNT}", "unchanged")
+
+    file = settings.api_key_file
+    if file.is_file() and Server(settings.zenml_url).sign_in(
+        grant_type="zenml-api-key", password=file.read_text().strip()
+    ):
+        report("ZenML API key", "unchanged")
+        return
+    keys = f"service_accounts/{account['id']}/api_keys"
+    known = server.find(keys, API_KEY)
+    if known is None:
+        key = server.call("POST", keys, json={"name": API_KEY})
+    else:  # its value is gone, and the server keeps only a hash
+        server.call("PUT", f"{keys}/{known['id']}", json={"active": True})
+        key = server.call("PUT", f"{keys}/{known['id']}/rotate", json={"retain_period_minutes": 0})
+    body_ = key["body"]
+    assert isinstance(body_, dict)
+    write_private(file, f"{body_['key']}\n")
+    report("ZenML API key", "created" if known is None else "updated")
+
+
+def _active(account: dict[str, object]) -> bool:
+    body = account["body"]
+    return isinstance(body, dict) and bool(body.get("active"))

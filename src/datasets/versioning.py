@@ -1,0 +1,122 @@
+"""The data set under DVC: its pointer, its remote on the object store, its content's hash."""
+
+from __future__ import annotations
+
+import configparser
+import io
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from src.datasets import FOLDER, DatasetError
+from src.settings import ROOT, STATE, Settings, write_private
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+POINTER = FOLDER.with_suffix(".dvc")
+LOCAL_CONFIG = ROOT / ".dvc" / "config.local"
+REMOTE = "minio"
+
+
+def configure_remote(settings: Settings) -> None:
+    """Write what differs between machines, and the keys, to ``.dvc/config.local`` (0600).
+
+    ``.dvc/config`` is committed and holds neither; ``.dvc/.gitignore`` keeps this file out.
+    """
+    config = configparser.ConfigParser(interpolation=None)
+    config["core"] = {"site_cache_dir": str(STATE / "dvc")}
+    config[f"'remote \"{REMOTE}\"'"] = {
+        "url": f"s3://{settings.dvc_bucket}",
+        "endpointurl": settings.store_url,
+        "access_key_id": settings.dvc_s3_access_key,
+        "secret_access_key": settings.dvc_s3_secret_key,
+    }
+    text = io.StringIO()
+    config.write(text)
+    if not LOCAL_CONFIG.is_file() or LOCAL_CONFIG.read_text() != text.getvalue():
+        write_private(LOCAL_CONFIG, text.getvalue())
+
+
+def pointer_md5() -> str | None:
+    """Return the content hash that ``data/tiny_person.dvc`` points to, None without pointer."""
+    if not POINTER.is_file():
+        return None
+    try:
+        return str(yaml.safe_load(POINTER.read_text())["outs"][0]["md5"])
+    except (yaml.YAMLError, TypeError, KeyError, IndexError):
+        raise DatasetError(
+            f"{POINTER.relative_to(ROOT)} is no DVC pointer (a merge conflict?): mend or delete it"
+        ) from None
+
+
+@dataclass(frozen=True)
+class State:
+    """How the working copy, the pointer and the remote relate."""
+
+    md5: str | None  # the pointer's content hash
+    present: bool  # the working copy exists
+    changed: bool  # the working copy differs from the pointer
+    pushed: bool  # the remote holds the pointer's content
+
+
+class Versions:
+    """DVC's view of the data set."""
+
+    @cached_property
+    def _repo(self) -> Repo:
+        from dvc.repo import Repo  # half a second, paid by those who need it
+
+        logging.getLogger("dvc").setLevel(logging.WARNING)  # its hints on what to commit
+        return Repo(str(ROOT))
+
+    def state(self, *, remote: bool = True) -> State:
+        """Look at the working copy and, with ``remote``, at the object store."""
+        md5 = pointer_md5()
+        present = FOLDER.is_dir()
+        if md5 is None:
+            return State(None, present, changed=present, pushed=False)
+        target = [str(POINTER)]
+        changed = present and bool(self._repo.status(targets=target))
+        pushed = remote and not self._repo.status(targets=target, cloud=True)
+        return State(md5, present, changed, pushed)
+
+    def add(self) -> str:
+        """Make the working copy the current version and return its content hash."""
+        self._repo.add(str(FOLDER))
+        md5 = pointer_md5()
+        assert md5 is not None
+        return md5
+
+    def push(self) -> None:
+        """Send the current version to the remote."""
+        self._repo.push(targets=[str(POINTER)])
+
+    def fetch(self) -> bool:
+        """Bring the pointer's version from the cache or the remote; False where neither has it."""
+        from dvc.exceptions import CheckoutError, DvcException
+
+        try:
+            self._repo.pull(targets=[str(POINTER)])
+        except CheckoutError:
+            return False
+        except DvcException as error:
+            if "failed to fetch" in str(error).lower() or "missing" in str(error).lower():
+                return False
+            raise
+        return FOLDER.is_dir()
+
+
+def require_current(md5: str, folder: Path = FOLDER) -> None:
+    """Prove that the working copy is the version ``md5``.
+
+    Raises:
+        DatasetError: When it is missing or has changed since `make data`.
+    """
+    state = Versions().state(remote=False)
+    if not folder.is_dir() or state.md5 != md5 or state.changed:
+        raise DatasetError(f"{folder} is not the version {md5} that DVC knows: make data")

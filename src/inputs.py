@@ -1,0 +1,176 @@
+"""What a training starts from: which data set and which weights, settled once.
+
+The two ``auto`` settings are settled together and recorded in ``.stack/inputs.json``, so that a
+network that comes and goes does not swap the data under somebody's comparisons: photos only where
+pretrained weights can be had too (40 photos can't teach a network from scratch), else drawn people.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ValidationError
+
+from src.datasets import FOLDER, DatasetError, manifest
+from src.datasets.manifest import Kind, sha256
+from src.download import DownloadError, fetch
+from src.settings import STATE, Settings, write_private
+
+RECORD = STATE / "inputs.json"
+DOWNLOADS = STATE / "downloads"
+PRETRAINED_URL = "https://github.com/ultralytics/assets/releases/download/v8.4.0/yolov8n.pt"
+SCRATCH = "scratch"
+SCRATCH_MODEL = "yolov8n.yaml"  # the architecture alone, with random weights
+
+
+class InputsError(Exception):
+    """The weights or the data can't be had or used; the message says what to do."""
+
+
+class Inputs(BaseModel):
+    """The settled inputs, and the settings that they were settled for."""
+
+    settled_for: tuple[str, str, str]  # DATASET, WEIGHTS, COCO128_URL
+    dataset: Kind
+    weights: str  # the path of a checkpoint, or "scratch"
+    weights_sha256: str  # of the checkpoint; "scratch" without one
+    notices: list[str]  # what a person must know about these inputs
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether training starts from a checkpoint."""
+        return self.weights != SCRATCH
+
+    @property
+    def model(self) -> str:
+        """What Ultralytics' ``YOLO`` is made from."""
+        return self.weights if self.pretrained else SCRATCH_MODEL
+
+    @property
+    def weights_name(self) -> str:
+        """The weights' provenance in one phrase."""
+        return Path(self.weights).name if self.pretrained else "random (from scratch)"
+
+    @property
+    def recipe_suffix(self) -> str:
+        """Which shipped recipe fits: fine-tuning on photos, or the longer one (``_scratch``)."""
+        return "" if self.pretrained and self.dataset == "coco128" else "_scratch"
+
+    def announce(self) -> None:
+        """Say the notices where nobody can overlook them."""
+        for notice in self.notices:
+            sys.stderr.write(f"*** {notice}\n")
+
+
+def settle(settings: Settings) -> Inputs:
+    """Return the inputs that the settings ask for, from the record where it still applies.
+
+    Raises:
+        InputsError: When explicitly chosen photos or weights can't be had, or weights don't load.
+    """
+    asked = (settings.dataset, settings.weights, settings.coco128_url)
+    known = _recorded()
+    if known is not None and known.settled_for == asked and _present(known):
+        return known
+    notices: list[str] = []
+    weights = _weights(settings, notices)
+    dataset = _dataset(settings, weights, notices)
+    if dataset == "coco128" and weights is None:
+        notices.append("40 photos can't teach a network from scratch: expect a score near 0")
+    if settings.weights == "auto" and settings.dataset == "auto" and dataset == "synthetic":
+        weights = None
+    if weights is None and settings.weights != SCRATCH:
+        notices.append("WEIGHTS: training starts FROM SCRATCH (no pretrained weights)")
+    digest = SCRATCH if weights is None else _checked(weights, known)
+    inputs = Inputs(
+        settled_for=asked,
+        dataset=dataset,
+        weights=SCRATCH if weights is None else str(weights),
+        weights_sha256=digest,
+        notices=notices,
+    )
+    write_private(RECORD, inputs.model_dump_json(indent=2) + "\n")
+    return inputs
+
+
+def photos(settings: Settings) -> Path:
+    """Return COCO128's archive, downloaded where it isn't yet; raises ``DownloadError``."""
+    return fetch(settings.coco128_url, DOWNLOADS / "coco128.zip")
+
+
+def _recorded() -> Inputs | None:
+    try:
+        return Inputs.model_validate_json(RECORD.read_text())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _present(inputs: Inputs) -> bool:
+    """Tell whether the recorded checkpoint is still the one that was checked."""
+    if not inputs.pretrained:
+        return True
+    path = Path(inputs.weights)
+    return path.is_file() and sha256(path) == inputs.weights_sha256
+
+
+def _weights(settings: Settings, notices: list[str]) -> Path | None:
+    """Return the checkpoint to start from, or None for random weights."""
+    asked = settings.weights
+    if asked == SCRATCH:
+        return None
+    if asked == "auto":
+        try:
+            return fetch(PRETRAINED_URL, DOWNLOADS / "yolov8n.pt")
+        except DownloadError as error:
+            notices.append(f"yolov8n.pt can't be had ({error}): set WEIGHTS to a file to use one")
+            return None
+    if "://" in asked:
+        try:
+            return fetch(asked, DOWNLOADS / Path(urlsplit(asked).path).name).resolve()
+        except DownloadError as error:
+            raise InputsError(f"WEIGHTS: {error}") from error
+    path = Path(asked).expanduser().resolve()
+    if not path.is_file():
+        raise InputsError(f"WEIGHTS={asked}: no such file: give a path, a URL, scratch or auto")
+    return path
+
+
+def _dataset(settings: Settings, weights: Path | None, notices: list[str]) -> Kind:
+    if settings.dataset != "auto":
+        return settings.dataset
+    drawn = "DATASET: SYNTHETIC data, drawn people, no photos"
+    if weights is None:
+        notices.append(f"{drawn} (photos need pretrained weights)")
+        return "synthetic"
+    try:
+        if manifest.read(FOLDER).kind == "coco128":
+            return "coco128"
+    except DatasetError:
+        pass  # none built yet
+    try:
+        photos(settings)
+    except DownloadError as error:
+        notices.append(f"{drawn} (COCO128 can't be had: {error})")
+        return "synthetic"
+    return "coco128"
+
+
+def _checked(weights: Path, known: Inputs | None) -> str:
+    """Return the checkpoint's SHA-256 after proving that it loads as a detector."""
+    digest = sha256(weights)
+    if known is not None and known.weights_sha256 == digest:
+        return digest
+    from ultralytics import YOLO  # 2 s, paid only for weights not seen before
+
+    try:
+        task = YOLO(weights).task
+    except Exception as error:  # noqa: BLE001 - whatever unpickling strange bytes raises
+        raise InputsError(
+            f"WEIGHTS: {weights} does not load as a YOLO checkpoint ({type(error).__name__}): "
+            "give a .pt file of Ultralytics"
+        ) from error
+    if task != "detect":
+        raise InputsError(f"WEIGHTS: {weights} is a model for {task}, not for detect")
+    return digest

@@ -1,0 +1,91 @@
+"""Which process holds a port, and which processes belong to this checkout.
+
+Usage: ``python -m src.processes ports MLFLOW_PORT…`` prints a line for each that is taken and
+then exits 1;
+``python -m src.processes end`` ends every process that carries this checkout's mark.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+
+import psutil
+
+from src.settings import ROOT, load_settings
+
+MARK = "ZENML_CV_YOLO_CHECKOUT"  # in the environment of every process that supervisor starts
+GRACE = 10.0  # seconds between asking a process to end and ending it
+
+
+def port_holder(address: str, port: int) -> str | None:
+    """Return who listens where ``address:port`` is wanted, such as ``pid 812 (nginx)``, or None."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    # macOS lets one bind 127.0.0.1 beside a listener on all addresses: ask for an answer first.
+    with socket.socket(family, socket.SOCK_STREAM) as caller:
+        caller.settimeout(1)
+        answered = caller.connect_ex((address, port)) == 0
+    if not answered:
+        with socket.socket(family, socket.SOCK_STREAM) as wanted:
+            wanted.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                wanted.bind((address, port))
+                return None
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    return f"nobody, but it can't be bound ({error.strerror})"
+    try:
+        for connection in psutil.net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                if connection.pid:
+                    return f"pid {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except psutil.Error:  # macOS shows other users' connections to root only
+        pass
+    return "another process"
+
+
+def own_processes() -> list[psutil.Process]:
+    """Return the processes that carry this checkout's mark, other than this one."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == str(ROOT):
+                found.append(process)
+        except psutil.Error:  # ended meanwhile, or another user's
+            continue
+    return found
+
+
+def end_own_processes() -> None:
+    """End what is left of this checkout's services, such as children of a killed supervisor."""
+    processes = own_processes()
+    for process in processes:
+        process.terminate()
+    for process in psutil.wait_procs(processes, timeout=GRACE)[1]:
+        process.kill()
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line described above."""
+    match arguments:
+        case ["ports", *ports]:
+            settings = load_settings()
+            taken = False
+            for name in ports:
+                port = getattr(settings, name.lower())
+                if holder := port_holder(settings.bind_address, port):
+                    print(f"{name} {port} is taken by {holder}: set {name} in .env")
+                    taken = True
+            return int(taken)
+        case ["end"]:
+            end_own_processes()
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

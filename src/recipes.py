@@ -1,0 +1,126 @@
+"""Training recipes and grids: read from ``configs/``, overridden, checked before anything runs.
+
+A recipe is a flat mapping of Ultralytics' training arguments; a grid is a recipe shared by all
+cells (``base``) and, for each argument that varies, its values (``grid``).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from src.settings import ROOT
+
+Recipe = dict[str, Any]
+
+REQUIRED = ("epochs", "imgsz", "batch", "seed")
+STRIDE = 32  # px; YOLOv8 halves the image five times
+RUN_PREFIX = "zenml_yolo_tiny"
+# What the trainer itself decides, or what is not about training.
+RESERVED = frozenset(
+    "task mode data model project name exist_ok save_dir resume pretrained device workers plots "
+    "deterministic amp save verbose val split source".split()
+)
+
+
+class RecipeError(Exception):
+    """A recipe or grid can't be used; one line for each fault."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a grid."""
+
+    run_name: str
+    recipe: Recipe
+
+
+def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
+    """Read a recipe, let ``overrides`` win, and check it; raises ``RecipeError``."""
+    recipe = _mapping(path) | dict(overrides)
+    check_recipe(recipe, path)
+    return recipe
+
+
+def read_grid(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
+    """Read a grid and return its checked cells in the order of its axes; raises ``RecipeError``.
+
+    An override of an axis leaves that axis its one value.
+    """
+    content = _mapping(path)
+    surplus = content.keys() - {"base", "grid"}
+    axes = content.get("grid")
+    base = content.get("base") or {}
+    if surplus or not isinstance(axes, dict) or not axes or not isinstance(base, dict):
+        raise RecipeError(f"{_shown(path)}: write `base:` (arguments) and `grid:` (argument: list)")
+    empty = [axis for axis, values in axes.items() if not isinstance(values, list) or not values]
+    if empty:
+        raise RecipeError(f"{_shown(path)}: {', '.join(empty)}: write a list of values")
+    axes = {axis: [overrides[axis]] if axis in overrides else v for axis, v in axes.items()}
+    cells = []
+    for values in itertools.product(*axes.values()):
+        varied = dict(zip(axes, values, strict=True))
+        recipe = base | dict(overrides) | varied
+        check_recipe(recipe, path)
+        cells.append(Cell(cell_name(recipe, varied), recipe))
+    names = [cell.run_name for cell in cells]
+    twins = sorted({name for name in names if names.count(name) > 1})
+    if twins:
+        raise RecipeError(f"{_shown(path)}: the same cell twice: {', '.join(twins)}")
+    return cells
+
+
+def cell_name(recipe: Recipe, varied: Mapping[str, Any]) -> str:
+    """Return a cell's run name, the lab's ``zenml_yolo_tiny_e3_320`` where only those two vary."""
+    others = "".join(f"_{k}{v}" for k, v in varied.items() if k not in ("epochs", "imgsz"))
+    return f"{RUN_PREFIX}_e{recipe['epochs']}_{recipe['imgsz']}{others}"
+
+
+def check_recipe(recipe: Recipe, path: Path) -> None:
+    """Prove that Ultralytics will take every argument.
+
+    Raises:
+        RecipeError: Naming each missing, unknown or reserved argument and each wrong value.
+    """
+    from ultralytics.cfg import check_cfg  # 2 s, and needed by every training anyway
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    faults = [f"{name} is missing" for name in REQUIRED if name not in recipe]
+    faults += [f"{name} is set by the trainer" for name in recipe if name in RESERVED]
+    unknown = [name for name in recipe if name not in DEFAULT_CFG_DICT and name not in RESERVED]
+    faults += [f"{name} is no training argument of Ultralytics" for name in unknown]
+    for name in ("epochs", "imgsz", "batch"):
+        value = recipe.get(name, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            faults.append(f"{name}={value}: a whole number from 1")
+        elif name == "imgsz" and name in recipe and value % STRIDE:
+            near = max(STRIDE, round(value / STRIDE) * STRIDE)
+            faults.append(f"imgsz={value} is no multiple of {STRIDE}: try {near}")
+    if not faults:
+        try:
+            check_cfg(dict(recipe))
+        except (TypeError, ValueError) as error:
+            faults.append(str(error))
+    if faults:
+        raise RecipeError("\n".join(f"{_shown(path)}: {fault}" for fault in faults))
+
+
+def _mapping(path: Path) -> Recipe:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{_shown(path)}: no such file") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{_shown(path)} is no YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{_shown(path)}: write `argument: value` lines")
+    return content
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)

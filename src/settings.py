@@ -1,0 +1,302 @@
+"""Settings of this checkout, typed, from the process environment, ``.env`` and ``.env.example``.
+
+The first that names a setting with a value wins; ``.env.example`` holds every default. The shell
+reads the same settings through ``python -m src.settings`` (``KEY=value`` lines), so that there is
+one parser and one set of rules.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".stack"
+ENV_FILE = ROOT / ".env"
+EXAMPLE_FILE = ROOT / ".env.example"
+
+_LINE = re.compile(r"(?P<key>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>[A-Za-z0-9_./:@-]*)")
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./:@-]+$")]
+Secret = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./:@-]+$", min_length=8, max_length=40)]
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./:@-]+$", min_length=32)]
+# Three characters or more: the store silently disables a shorter access key.
+AccessKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", min_length=3, max_length=20)]
+Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")]
+
+
+class SettingsError(Exception):
+    """One or more settings are missing or wrong; the message has one line for each."""
+
+
+class Settings(BaseModel):
+    """Every setting of ``.env.example`` under its lower-case name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    mode: Literal["auto", "docker", "native"]
+    bind_address: Word
+    zenml_port: Port
+    mlflow_port: Port
+    minio_port: Port
+    minio_console_port: Port
+    start_timeout: Annotated[int, Field(ge=1)]
+
+    zenml_admin_username: Word
+    zenml_admin_password: Secret
+    mlflow_admin_username: Word
+    mlflow_admin_password: Annotated[Secret, Field(min_length=12)]
+    minio_root_user: AccessKey
+    minio_root_password: Secret
+
+    zenml_bucket: Bucket
+    zenml_s3_access_key: AccessKey
+    zenml_s3_secret_key: Secret
+    mlflow_bucket: Bucket
+    mlflow_s3_access_key: AccessKey
+    mlflow_s3_secret_key: Secret
+    dvc_bucket: Bucket
+    dvc_s3_access_key: AccessKey
+    dvc_s3_secret_key: Secret
+
+    zenml_jwt_secret_key: Key
+    zenml_encryption_key: Key
+    mlflow_server_secret_key: Key
+
+    dataset: Literal["auto", "coco128", "synthetic"]
+    coco128_url: Annotated[str, Field(pattern=r"^(https?|file)://")]
+    weights: str
+
+    @field_validator("bind_address")
+    @classmethod
+    def _connectable(cls, value: str) -> str:
+        try:
+            unspecified = ipaddress.ip_address(value).is_unspecified
+        except ValueError:
+            raise ValueError("must be an IP address of this machine, such as 127.0.0.1") from None
+        if unspecified:
+            raise ValueError(f"{value} is no address that clients can connect to: name one")
+        return value
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        groups = {
+            "the ports": ("zenml_port", "mlflow_port", "minio_port", "minio_console_port"),
+            "the buckets": ("zenml_bucket", "mlflow_bucket", "dvc_bucket"),
+            "the store's users": (
+                "minio_root_user",
+                "zenml_s3_access_key",
+                "mlflow_s3_access_key",
+                "dvc_s3_access_key",
+            ),
+        }
+        for what, names in groups.items():
+            values = [getattr(self, name) for name in names]
+            if len(set(values)) < len(values):
+                listed = ", ".join(f"{n.upper()}={v}" for n, v in zip(names, values, strict=True))
+                raise ValueError(f"{what} must differ from each other ({listed})")
+        return self
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the services."""
+        return ipaddress.ip_address(self.bind_address).is_loopback
+
+    @property
+    def host(self) -> str:
+        """The host name that clients use, registered with every component."""
+        return "localhost" if self.loopback else self.bind_address
+
+    @property
+    def zenml_url(self) -> str:
+        """ZenML's API and dashboard."""
+        return f"http://{self.host}:{self.zenml_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """MLflow's API and UI."""
+        return f"http://{self.host}:{self.mlflow_port}"
+
+    @property
+    def store_url(self) -> str:
+        """The object store's S3 endpoint."""
+        return f"http://{self.host}:{self.minio_port}"
+
+    @cached_property
+    def backend(self) -> str:
+        """``docker`` or ``native``: the backend that `make up` started, else ``native``."""
+        record = STATE / "backend"
+        return record.read_text().strip() if record.is_file() else "native"
+
+    @property
+    def backend_state(self) -> Path:
+        """The folder of what differs between the backends."""
+        return STATE / self.backend
+
+    @property
+    def api_key_file(self) -> Path:
+        """The ZenML service account's API key, mode 0600; written by ``src.bootstrap``."""
+        return self.backend_state / "zenml-api-key"
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the settings of an env file.
+
+    Raises:
+        SettingsError: Naming every line that is not ``KEY=value`` with the characters that the
+            shell, Compose and Python read alike, and every key that stands there twice.
+    """
+    values: dict[str, str] = {}
+    faults: list[str] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            key = line.split("=", 1)[0].strip()
+            faults.append(
+                f"{path.name} line {number} ({key}): write KEY=value with A-Z a-z 0-9 _ . / : @ - "
+                "only, no quotes, spaces or comment behind it"
+            )
+        elif match["key"] in values:
+            faults.append(f"{path.name} line {number}: {match['key']} is set twice: remove one")
+        else:
+            values[match["key"]] = match["value"]
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return values
+
+
+def load_settings(
+    environ: Mapping[str, str] = os.environ,
+    env_file: Path = ENV_FILE,
+    example_file: Path = EXAMPLE_FILE,
+) -> Settings:
+    """Read and check the settings; a blank value counts as not set.
+
+    Raises:
+        SettingsError: With one line for every missing, wrong or unknown setting.
+    """
+    defaults = read_env_file(example_file)
+    if not env_file.is_file():
+        raise SettingsError(f"{env_file.name} is missing: run `make setup`")
+    chosen = read_env_file(env_file)
+    faults = [
+        f"{env_file.name}: unknown setting {key}{_suggest(key, defaults)}"
+        for key in chosen
+        if key not in defaults
+    ]
+    merged = {
+        key.lower(): environ.get(key) or chosen.get(key) or default or None
+        for key, default in defaults.items()
+    }
+    try:
+        settings = Settings.model_validate({k: v for k, v in merged.items() if v is not None})
+    except ValidationError as error:
+        faults += [_explain(dict(fault)) for fault in error.errors()]
+        raise SettingsError("\n".join(faults)) from None
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return settings
+
+
+def _suggest(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f": did you mean {close[0]}?" if close else ": remove the line"
+
+
+def _explain(fault: dict[str, object]) -> str:
+    """Say what is wrong with a setting without showing its value, which may be a secret."""
+    location = fault["loc"]
+    name = str(location[0]).upper() if isinstance(location, tuple) and location else ""
+    if fault["type"] == "missing":
+        return f"{name} is not set: run `make setup`, or set it in .env"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message}: change it in .env" if name else message
+
+
+def client_environment(settings: Settings) -> dict[str, str]:
+    """Return what ZenML, MLflow, DVC and Ultralytics need to use this checkout's stack only.
+
+    Keeps their configuration and caches in ``.stack/``, switches off everything that would call
+    home, and shields them from the person's own AWS profiles and proxies.
+    """
+    private = settings.backend_state
+    no_proxy = {"localhost", "127.0.0.1", settings.bind_address}
+    no_proxy |= set(filter(None, os.environ.get("NO_PROXY", "").split(",")))
+    environment = {
+        "ZENML_CONFIG_PATH": str(private / "zenml-client"),
+        "ZENML_CUSTOM_SOURCE_ROOT": str(ROOT),
+        "ZENML_STORE_URL": settings.zenml_url,
+        "ZENML_ANALYTICS_OPT_IN": "false",
+        "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
+        "ZENML_LOGGING_VERBOSITY": "WARN",
+        "MLFLOW_TRACKING_URI": settings.mlflow_url,
+        "MLFLOW_TRACKING_USERNAME": settings.mlflow_admin_username,
+        "MLFLOW_TRACKING_PASSWORD": settings.mlflow_admin_password,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "DVC_NO_ANALYTICS": "true",
+        "DVC_SITE_CACHE_DIR": str(STATE / "dvc"),
+        "YOLO_CONFIG_DIR": str(STATE / "ultralytics"),
+        "YOLO_AUTOINSTALL": "false",
+        "YOLO_OFFLINE": "true",
+        "YOLO_VERBOSE": "false",
+        "MPLCONFIGDIR": str(STATE / "matplotlib"),
+        "AWS_CONFIG_FILE": str(STATE / "no-aws-config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(STATE / "no-aws-credentials"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": ",".join(sorted(no_proxy)),
+        "no_proxy": ",".join(sorted(no_proxy)),
+    }
+    if settings.api_key_file.is_file():
+        environment["ZENML_STORE_API_KEY"] = settings.api_key_file.read_text().strip()
+    return environment
+
+
+def use_stack(settings: Settings) -> None:
+    """Make this process a client of the stack; call it before importing ZenML or MLflow."""
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        os.environ.pop(name, None)
+    os.environ.update(client_environment(settings))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file in one move, readable by nobody else (0600, its folder 0700)."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def main() -> int:
+    """Print the settings, and the addresses made of them, as ``KEY=value`` lines."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for name, value in settings.model_dump().items():
+        print(f"{name.upper()}={value}")
+    print(f"CLIENT_HOST={settings.host}")
+    print(f"LOOPBACK={str(settings.loopback).lower()}")
+    print(f"ZENML_URL={settings.zenml_url}")
+    print(f"MLFLOW_URL={settings.mlflow_url}")
+    print(f"STORE_URL={settings.store_url}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

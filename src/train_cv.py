@@ -1,0 +1,292 @@
+"""Train YOLOv8n and track the run in MLflow, without ZenML; what the pipeline's step calls.
+
+``python -m src.train_cv --epochs 3 --imgsz 320 --exp-name my_run`` is the lab's own command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.datasets import CLASSES, FOLDER, DatasetError, manifest
+from src.datasets.validation import validate
+from src.datasets.versioning import pointer_md5
+from src.inputs import SCRATCH_MODEL, InputsError, settle
+from src.recipes import Recipe, RecipeError, read_recipe
+from src.settings import ROOT, STATE, SettingsError, load_settings, use_stack
+
+if TYPE_CHECKING:
+    from ultralytics.engine.trainer import BaseTrainer
+
+EXPERIMENT = "cv_yolo_tiny"
+METRICS = {
+    "metrics/mAP50(B)": "mAP50",
+    "metrics/mAP50-95(B)": "mAP50-95",
+    "metrics/precision(B)": "precision",
+    "metrics/recall(B)": "recall",
+}
+ARTIFACTS = (
+    "results.png",
+    "confusion_matrix.png",
+    "BoxPR_curve.png",
+    "val_batch0_labels.jpg",
+    "val_batch0_pred.jpg",
+    "args.yaml",
+    "results.csv",
+    "weights/best.pt",
+)
+INTEGRATIONS = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
+
+Metrics = dict[str, float]
+EpochCallback = Callable[[int, Metrics], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training; its files are in ``folder``."""
+
+    folder: Path
+    metrics: Metrics  # of the best epoch's weights on the validation split, each 0 to 1
+    untrained: Metrics | None  # of the weights it started from, same split and size
+    seconds: float  # of wall clock, training and its validations
+
+    @property
+    def weights(self) -> Path:
+        """The best epoch's checkpoint."""
+        return self.folder / "weights" / "best.pt"
+
+
+@contextmanager
+def workspace(data: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield a temporary folder and a copy of the data set in it; both are gone afterwards.
+
+    Ultralytics writes caches beside the labels, which would change what DVC versions.
+    """
+    base = STATE / "work"
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=base) as folder:
+        copy = Path(folder) / "data"
+        shutil.copytree(data, copy)
+        yield Path(folder), copy
+
+
+def train(
+    recipe: Recipe, data: Path, model: str, folder: Path, on_epoch: EpochCallback
+) -> Training:
+    """Train ``model`` (a checkpoint or an architecture) on the data set folder ``data``.
+
+    The same recipe, data and model give the same weights: fixed seed, deterministic kernels, and
+    on a CPU one thread (``OMP_NUM_THREADS`` for another number), because the sums of several
+    threads depend on their number. Writes into ``folder`` only.
+    """
+    import torch
+    from ultralytics import YOLO
+
+    _quieten()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    data_file = str(data / "data.yaml")
+    untrained = _untrained(recipe, data_file, model, folder)
+
+    yolo = YOLO(model)
+    seen = -1
+
+    def after_epoch(trainer: BaseTrainer) -> None:
+        nonlocal seen
+        if trainer.epoch <= seen or trainer.epoch >= trainer.epochs:
+            return  # the final validation comes here too
+        seen = trainer.epoch
+        losses = {
+            name.replace("/", "_"): float(value)
+            for name, value in trainer.label_loss_items(trainer.tloss, prefix="train").items()
+        }
+        on_epoch(trainer.epoch + 1, losses | _named(trainer.metrics))
+
+    yolo.add_callback("on_fit_epoch_end", after_epoch)
+    started = time.monotonic()
+    yolo.train(
+        **recipe,
+        data=data_file,
+        project=str(folder),
+        name="training",
+        exist_ok=True,
+        workers=0,
+        deterministic=True,
+        amp=torch.cuda.is_available(),
+        plots=True,
+        verbose=False,
+    )
+    seconds = time.monotonic() - started
+    trainer = yolo.trainer
+    return Training(Path(trainer.save_dir), _named(trainer.metrics), untrained, seconds)
+
+
+def track(
+    recipe: Recipe,
+    run_name: str,
+    data: Path,
+    model: str,
+    folder: Path,
+    provenance: Mapping[str, str],
+    say: Callable[[str], None] = print,
+) -> Training:
+    """Train, and log everything to the active MLflow run, renamed to ``run_name``.
+
+    Logs parameters, per-epoch curves, the four scores of the best weights and of the untrained
+    ones (``untrained_…``), ``training_seconds``, Ultralytics' plots, arguments and weights, the
+    data set as an input, and ``provenance`` as tags.
+    """
+    import mlflow
+
+    run = mlflow.active_run()
+    assert run is not None
+    mlflow.set_tag("mlflow.runName", run_name)
+    mlflow.set_experiment_tag("mlflow.experimentKind", "custom_model_development")
+    mlflow.set_tags(dict(provenance))
+    mlflow.log_params(recipe | {"model": provenance.get("weights", model)})
+    _log_dataset(provenance)
+
+    def on_epoch(epoch: int, values: Metrics) -> None:
+        mlflow.log_metrics(values, step=epoch)
+        say(
+            f"{run_name}: epoch {epoch}/{recipe['epochs']}, "
+            f"box loss {values.get('train_box_loss', 0.0):.3f}, mAP50 {values['mAP50']:.4f}"
+        )
+
+    training = train(recipe, data, model, folder, on_epoch)
+    final = training.metrics | {"training_seconds": training.seconds}
+    if training.untrained is not None:
+        final |= {f"untrained_{name}": value for name, value in training.untrained.items()}
+    mlflow.log_metrics(final, step=int(recipe["epochs"]))
+    for name in ARTIFACTS:
+        file = training.folder / name
+        if file.is_file():
+            mlflow.log_artifact(str(file), str(Path(name).parent) if "/" in name else None)
+    return training
+
+
+def provenance(dataset_md5: str, kind: str, weights: str, weights_sha256: str) -> dict[str, str]:
+    """Return the tags that tell where a run's numbers come from."""
+    return {
+        "dataset": kind,
+        "dataset_md5": dataset_md5,
+        "weights": weights,
+        "weights_sha256": weights_sha256,
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str:
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False
+        ).stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    if not commit.isalnum():  # no commit yet
+        return "none"
+    return f"{commit}+changes" if git("status", "--porcelain", "--", "src", "configs") else commit
+
+
+def _named(metrics: Mapping[str, Any]) -> Metrics:
+    """Return the four scores under the names that MLflow and people use."""
+    return {ours: float(metrics[theirs]) for theirs, ours in METRICS.items() if theirs in metrics}
+
+
+def _untrained(recipe: Recipe, data_file: str, model: str, folder: Path) -> Metrics | None:
+    """Score the weights before any training; None where they know no person."""
+    from ultralytics import YOLO
+
+    yolo = YOLO(model)
+    names = dict(yolo.names) if model != SCRATCH_MODEL else dict(enumerate(CLASSES))
+    if names.get(0) not in CLASSES:
+        return None
+    result = yolo.val(
+        data=data_file,
+        imgsz=recipe["imgsz"],
+        batch=recipe["batch"],
+        classes=[0],  # COCO's other 79 classes are no mistakes here
+        workers=0,
+        plots=False,
+        project=str(folder),
+        name="untrained",
+        verbose=False,
+    )
+    return _named(result.results_dict)
+
+
+def _log_dataset(provenance: Mapping[str, str]) -> None:
+    import mlflow
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.data.meta_dataset import MetaDataset
+
+    md5 = provenance["dataset_md5"].removesuffix(".dir")
+    bucket = load_settings().dvc_bucket
+    source = resolve_dataset_source(f"s3://{bucket}/files/md5/{md5[:2]}/{md5[2:]}.dir")
+    dataset = MetaDataset(source, name=f"tiny_person_{provenance['dataset']}", digest=md5[:32])
+    mlflow.log_input(dataset, context="training")
+
+
+def _quieten() -> None:
+    """Switch off Ultralytics' integrations and give it a font, so that it fetches none."""
+    import matplotlib
+    from ultralytics.utils import SETTINGS, USER_CONFIG_DIR
+
+    unwanted = {name: False for name in INTEGRATIONS if SETTINGS.get(name)}
+    if unwanted:
+        SETTINGS.update(unwanted)
+    for name in ("Arial.ttf", "Arial.Unicode.ttf"):
+        font = Path(USER_CONFIG_DIR) / name
+        if not font.is_file():
+            shutil.copy(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", font)
+
+
+def main() -> int:
+    """Run the lab's command line: one training, tracked in MLflow."""
+    parser = argparse.ArgumentParser(prog="python -m src.train_cv", description=__doc__)
+    parser.add_argument("--epochs", type=int, help="default: the baseline's")
+    parser.add_argument("--imgsz", type=int, help="image edge in px, a multiple of 32")
+    parser.add_argument("--exp-name", default=EXPERIMENT, help="name of the MLflow run")
+    parser.add_argument("--data", type=Path, default=FOLDER, help="data set folder or its data.yaml")
+    parser.add_argument("--model", help="weights to start from; default: WEIGHTS")
+    arguments = parser.parse_args()
+    try:
+        settings = load_settings()
+        if arguments.model:
+            settings = settings.model_copy(update={"weights": arguments.model})
+        use_stack(settings)
+        inputs = settle(settings)
+        inputs.announce()
+        given = {"epochs": arguments.epochs, "imgsz": arguments.imgsz}
+        recipe = read_recipe(
+            ROOT / "configs" / f"baseline{inputs.recipe_suffix}.yaml",
+            {name: value for name, value in given.items() if value is not None},
+        )
+        data = arguments.data.parent if arguments.data.suffix == ".yaml" else arguments.data
+        validate(data)
+        kind = manifest.read(data).kind
+    except (DatasetError, InputsError, RecipeError, SettingsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    import mlflow
+
+    mlflow.set_experiment(EXPERIMENT)
+    tags = provenance(pointer_md5() or "none", kind, inputs.weights_name, inputs.weights_sha256)
+    with workspace(data) as (folder, copy), mlflow.start_run(run_name=arguments.exp_name):
+        training = track(recipe, arguments.exp_name, copy, inputs.model, folder, tags)
+    for name, value in training.metrics.items():
+        print(f"{name}: {value:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""What the baseline's and the grid's commands share: arguments, checks, one clear error."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from src.datasets import DatasetError
+from src.datasets.versioning import Versions
+from src.health import check_all
+from src.inputs import Inputs, InputsError, settle
+from src.recipes import RecipeError
+from src.settings import Settings, SettingsError, load_settings, use_stack
+
+OVERRIDES = ("epochs", "imgsz", "batch", "seed")
+
+
+class NotReady(Exception):
+    """Something must run or be made first; the message says what."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train with, checked."""
+
+    settings: Settings
+    inputs: Inputs
+    dataset_md5: str
+    overrides: dict[str, Any]
+    force: bool
+
+
+def run(command: Callable[[Job], int], description: str) -> int:
+    """Parse the arguments, prove that servers and data are ready, and run ``command``.
+
+    Returns:
+        The command's exit status, 1 for an error that a person can mend, 130 after Ctrl-C.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    for name in OVERRIDES:
+        parser.add_argument(f"--{name}", type=int, help=f"in place of the recipe's {name}")
+    parser.add_argument("--force", action="store_true", help="train anew, without the cache")
+    arguments = parser.parse_args()
+    given = {name: getattr(arguments, name) for name in OVERRIDES}
+    try:
+        return command(_job({k: v for k, v in given.items() if v is not None}, arguments.force))
+    except (DatasetError, InputsError, NotReady, RecipeError, SettingsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command carries on", file=sys.stderr)
+        return 130
+
+
+def _job(overrides: dict[str, Any], force: bool) -> Job:
+    settings = load_settings()
+    use_stack(settings)
+    down = [service for service, fault in check_all(settings).items() if fault]
+    if down:
+        raise NotReady(f"not running: {', '.join(down)}: make up")
+    if not settings.api_key_file.is_file():
+        raise NotReady("the ZenML stack is not registered: make stack")
+    inputs = settle(settings)
+    inputs.announce()
+    state = Versions().state(remote=False)
+    if state.md5 is None or not state.present or state.changed:
+        raise DatasetError("data/tiny_person is missing or has changed: make data")
+    return Job(settings, inputs, state.md5, overrides, force)

@@ -1,0 +1,76 @@
+"""The pipeline's second step: one training, one MLflow run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import mlflow
+from ultralytics import YOLO
+from zenml import ArtifactConfig, get_step_context, log_metadata, step
+from zenml.config.cache_policy import CachePolicy
+from zenml.enums import ArtifactType
+
+from src import train_cv
+from src.bootstrap.zenml_stack import TRACKER
+from src.datasets import FOLDER, versioning
+from src.inputs import InputsError, settle
+from src.settings import load_settings
+from src.zenml_steps import yolo_materializer
+
+
+@step(
+    experiment_tracker=TRACKER,
+    settings={"experiment_tracker.mlflow": {"experiment_name": train_cv.EXPERIMENT}},
+    output_materializers={"yolo_weights": yolo_materializer.YoloMaterializer},
+    cache_policy=CachePolicy(source_dependencies=[train_cv, yolo_materializer]),
+)
+def train_yolo_tiny(
+    dataset: dict[str, Any], run_name: str, recipe: dict[str, Any], weights_sha256: str
+) -> tuple[
+    Annotated[YOLO, ArtifactConfig(name="yolo_weights", artifact_type=ArtifactType.MODEL)],
+    Annotated[dict[str, Any], "training_result"],
+]:
+    """Train on the referenced data set and track everything in the step's MLflow run.
+
+    Args:
+        dataset: The reference of ``prepare_tiny_coco_dataset``.
+        run_name: The MLflow run's name; a parameter, so that a grid cell with the baseline's
+            arguments is not served from the baseline's cache.
+        recipe: Ultralytics' training arguments.
+        weights_sha256: Of the checkpoint to start from, or "scratch"; new weights train anew.
+
+    Returns:
+        The best epoch's weights, and the scores with their provenance.
+    """
+    settings = load_settings()
+    inputs = settle(settings)
+    if inputs.weights_sha256 != weights_sha256:
+        raise InputsError("WEIGHTS has changed since this run was started: run it again")
+    versioning.require_current(dataset["md5"])
+    tags = train_cv.provenance(
+        dataset["md5"], dataset["kind"], inputs.weights_name, weights_sha256
+    )
+    tags["zenml_run"] = get_step_context().pipeline_run.name
+    run = mlflow.active_run()
+    assert run is not None  # the experiment tracker has started it
+    with train_cv.workspace(FOLDER) as (folder, data):
+        training = train_cv.track(recipe, run_name, data, inputs.model, folder, tags)
+        # Out of the temporary folder, for the materializer, which runs after this function.
+        kept = settings.backend_state / "last-weights" / f"{run.info.run_id}.pt"
+        kept.parent.mkdir(mode=0o700, exist_ok=True)
+        training.weights.replace(kept)
+    result = {
+        "run_name": run_name,
+        "metrics": training.metrics,
+        "untrained": training.untrained,
+        "training_seconds": training.seconds,
+        "recipe": recipe,
+        "provenance": tags,
+        "images": dataset["images"],
+        "mlflow_run_id": run.info.run_id,
+        "mlflow_url": (
+            f"{settings.mlflow_url}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+        ),
+    }
+    log_metadata({"mlflow_run_id": run.info.run_id, "metrics": training.metrics, **tags})
+    return YOLO(kept), result

@@ -1,0 +1,40 @@
+"""Stores an Ultralytics model in ZenML's artifact store as the checkpoint that it came from."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ultralytics import YOLO
+from zenml.enums import ArtifactType
+from zenml.io import fileio
+from zenml.materializers.base_materializer import BaseMaterializer
+
+FILE = "best.pt"
+
+
+class YoloMaterializer(BaseMaterializer):
+    """Keeps ``best.pt``; loading gives a ``YOLO`` that predicts."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (YOLO,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
+
+    def save(self, data: YOLO) -> None:
+        """Copy the model's checkpoint to the artifact store."""
+        self._copy(str(data.ckpt_path), self._address)
+
+    def load(self, data_type: type[Any]) -> YOLO:
+        """Fetch the checkpoint and load it."""
+        with self.get_temporary_directory(delete_at_exit=False) as folder:
+            local = str(Path(folder) / FILE)
+            self._copy(self._address, local)
+            return YOLO(local)
+
+    @property
+    def _address(self) -> str:
+        return f"{self.uri}/{FILE}"
+
+    def _copy(self, source: str, target: str) -> None:
+        with fileio.open(source, "rb") as reader, fileio.open(target, "wb") as writer:
+            shutil.copyfileobj(reader, writer)
