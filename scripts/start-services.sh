@@ -8,12 +8,24 @@ set -Eeuo pipefail
 . "$ROOT/scripts/lib/backend.sh"
 . "$ROOT/scripts/lib/wait.sh"
 
+# What the servers are given at their very first start: to change a password later takes the old one.
+remember_sign_ins() {
+  local name file=$BACKEND_STATE/applied.env
+  [ ! -f "$file" ] || return 0
+  for name in ZENML_ADMIN_USERNAME ZENML_ADMIN_PASSWORD MLFLOW_ADMIN_USERNAME MLFLOW_ADMIN_PASSWORD; do
+    printf '%s=%s\n' "$name" "${!name}"
+  done >"$file"
+}
+
 main() {
+  umask 077
   load_settings
   take_lock
   choose_backend
   backend_check || exit 1
   [ -f "$STATE/backend" ] || say "backend: $BACKEND ($BACKEND_REASON)"
+  ensure_private_folder "$BACKEND_STATE"
+  remember_sign_ins
   echo "$BACKEND" >"$STATE/backend"
   backend_up
   wait_until_healthy

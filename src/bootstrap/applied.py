@@ -23,7 +23,7 @@ class SignIn:
 
 
 class Applied:
-    """``.stack/<backend>/applied.env``, written before the first start and after each change."""
+    """``.stack/<backend>/applied.env``, written by ``start-services.sh`` and after each change."""
 
     def __init__(self, settings: Settings) -> None:
         """Read the file; what it lacks is taken from the settings."""
