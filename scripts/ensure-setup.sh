@@ -5,6 +5,8 @@
 # Variables: PYTHON (the interpreter for .venv), VENV (default .venv)
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
+BACKEND_STATE=$STATE/docker
+. "$ROOT/scripts/backends/docker.sh"
 
 python_suits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
 
@@ -90,14 +92,38 @@ ensure_env_file() {
   chmod 600 "$ROOT/.env"
 }
 
+# The files that `docker compose up` by itself mounts; `make up` keeps them in line with .env too.
+ensure_docker_secrets() {
+  local folder=$STATE/docker/secrets
+  if ! command -v docker >/dev/null || [ "$folder" -nt "$ROOT/.env" ]; then return; fi
+  load_settings
+  docker_write_secrets
+  touch "$folder"
+}
+
 fill_secrets() {
   local line
   while IFS= read -r line; do
     case $line in
+      COMPOSE_PROJECT_NAME=*)
+        case ${line#*=} in
+          '' | "$DOCKER_PROJECT") ;;
+          *) warn "this checkout was moved or copied: what ${line#*=} holds in Docker stays with its old place" ;;
+        esac
+        printf 'COMPOSE_PROJECT_NAME=%s\n' "$DOCKER_PROJECT"
+        ;;
       *_PASSWORD= | *_KEY=) printf '%s%s\n' "$line" "$(random_secret)" ;;
       *) printf '%s\n' "$line" ;;
     esac
   done
+}
+
+# DVC's remote and keys, so that `dvc pull` works in a clone whose services run elsewhere.
+ensure_dvc_config() {
+  local config=$ROOT/.dvc/config.local
+  if [ "$config" -nt "$ROOT/.env" ]; then return; fi
+  "$PYTHON_BIN" -m src.datasets --configure-only || exit 1
+  touch "$config"
 }
 
 main() {
@@ -106,6 +132,8 @@ main() {
   install_lock requirements.txt
   [ "${1:-}" != dev ] || install_lock requirements-dev.txt
   ensure_env_file
+  ensure_dvc_config
+  ensure_docker_secrets
 }
 
 main "$@"

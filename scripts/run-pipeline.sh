@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Run the training pipeline: once, or for every cell of the grid.
 # Usage: run-pipeline.sh baseline|grid
-# Variables: EPOCHS, IMGSZ, BATCH, SEED (in place of the recipe's), FORCE=1 (without the cache)
+# Variables: EPOCHS, IMGSZ, BATCH, SEED (in place of the recipe's), FORCE=1 (without the cache);
+# for the grid GRID (a file in place of the shipped one) and JOBS (cells side by side)
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 
 main() {
   require_setup
+  if [ "$1" = grid ]; then set -- grid ${GRID:+--grid "$GRID"} ${JOBS:+--jobs "$JOBS"}; fi
   exec "$PYTHON_BIN" -m "src.zenml_pipelines.run_yolo_pipeline_$1" \
     ${EPOCHS:+--epochs "$EPOCHS"} ${IMGSZ:+--imgsz "$IMGSZ"} ${BATCH:+--batch "$BATCH"} \
-    ${SEED:+--seed "$SEED"} ${FORCE:+--force}
+    ${SEED:+--seed "$SEED"} ${FORCE:+--force} "${@:2}"
 }
 
 main "$@"

@@ -1,0 +1,1 @@
+"""The Python inside: settings, bootstrap, data, training, pipelines."""

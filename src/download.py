@@ -9,7 +9,9 @@ from urllib.parse import unquote, urlsplit
 import requests
 from tqdm import tqdm
 
-CONNECT_TIMEOUT = 5.0  # seconds; short, because `auto` settings try this on machines without network
+CONNECT_TIMEOUT = (
+    5.0  # seconds; short, because `auto` settings try this on machines without network
+)
 READ_TIMEOUT = 60.0  # seconds between two packets
 CHUNK = 1 << 16  # bytes
 

@@ -7,6 +7,7 @@ pretrained weights can be had too (40 photos can't teach a network from scratch)
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -51,7 +52,10 @@ class Inputs(BaseModel):
     @property
     def weights_name(self) -> str:
         """The weights' provenance in one phrase."""
-        return Path(self.weights).name if self.pretrained else "random (from scratch)"
+        if not self.pretrained:
+            return "random (from scratch)"
+        path = Path(self.weights)
+        return path.name.split("-", 1)[1] if path.parent == DOWNLOADS else path.name
 
     @property
     def recipe_suffix(self) -> str:
@@ -97,7 +101,13 @@ def settle(settings: Settings) -> Inputs:
 
 def photos(settings: Settings) -> Path:
     """Return COCO128's archive, downloaded where it isn't yet; raises ``DownloadError``."""
-    return fetch(settings.coco128_url, DOWNLOADS / "coco128.zip")
+    return fetch(settings.coco128_url, _place(settings.coco128_url))
+
+
+def _place(url: str) -> Path:
+    """Return where a download is kept; another address is another file."""
+    name = Path(urlsplit(url).path).name
+    return DOWNLOADS / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
 
 
 def _recorded() -> Inputs | None:
@@ -122,13 +132,13 @@ def _weights(settings: Settings, notices: list[str]) -> Path | None:
         return None
     if asked == "auto":
         try:
-            return fetch(PRETRAINED_URL, DOWNLOADS / "yolov8n.pt")
+            return fetch(PRETRAINED_URL, _place(PRETRAINED_URL))
         except DownloadError as error:
             notices.append(f"yolov8n.pt can't be had ({error}): set WEIGHTS to a file to use one")
             return None
     if "://" in asked:
         try:
-            return fetch(asked, DOWNLOADS / Path(urlsplit(asked).path).name).resolve()
+            return fetch(asked, _place(asked)).resolve()
         except DownloadError as error:
             raise InputsError(f"WEIGHTS: {error}") from error
     path = Path(asked).expanduser().resolve()
@@ -166,7 +176,7 @@ def _checked(weights: Path, known: Inputs | None) -> str:
 
     try:
         task = YOLO(weights).task
-    except Exception as error:  # noqa: BLE001 - whatever unpickling strange bytes raises
+    except Exception as error:
         raise InputsError(
             f"WEIGHTS: {weights} does not load as a YOLO checkpoint ({type(error).__name__}): "
             "give a .pt file of Ultralytics"

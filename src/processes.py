@@ -37,10 +37,10 @@ def port_holder(address: str, port: int) -> str | None:
                 if error.errno != errno.EADDRINUSE:
                     return f"nobody, but it can't be bound ({error.strerror})"
     try:
-        for connection in psutil.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-                if connection.pid:
-                    return f"pid {connection.pid} ({psutil.Process(connection.pid).name()})"
+        for listener in psutil.net_connections(kind="tcp"):
+            bound = listener.laddr[1] if listener.laddr else None
+            if listener.status == psutil.CONN_LISTEN and bound == port and listener.pid:
+                return f"pid {listener.pid} ({psutil.Process(listener.pid).name()})"
     except psutil.Error:  # macOS shows other users' connections to root only
         pass
     return "another process"

@@ -1,7 +1,8 @@
 """Training recipes and grids: read from ``configs/``, overridden, checked before anything runs.
 
 A recipe is a flat mapping of Ultralytics' training arguments; a grid is a recipe shared by all
-cells (``base``) and, for each argument that varies, its values (``grid``).
+cells (``base``), for each argument that varies its values (``grid``), and optionally ``seeds`` to
+train every cell with.
 """
 
 from __future__ import annotations
@@ -38,6 +39,12 @@ class Cell:
 
     run_name: str
     recipe: Recipe
+    group: str = ""  # the run name without its seed: what is compared
+
+    @property
+    def cost(self) -> float:
+        """What the training costs beside others: pixels seen, up to a factor."""
+        return float(self.recipe["epochs"] * self.recipe["imgsz"] ** 2)
 
 
 def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
@@ -50,10 +57,10 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
 def read_grid(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
     """Read a grid and return its checked cells in the order of its axes; raises ``RecipeError``.
 
-    An override of an axis leaves that axis its one value.
+    An override of an axis, or of the seed, leaves it its one value.
     """
     content = _mapping(path)
-    surplus = content.keys() - {"base", "grid"}
+    surplus = content.keys() - {"base", "grid", "seeds"}
     axes = content.get("grid")
     base = content.get("base") or {}
     if surplus or not isinstance(axes, dict) or not axes or not isinstance(base, dict):
@@ -61,13 +68,20 @@ def read_grid(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
     empty = [axis for axis, values in axes.items() if not isinstance(values, list) or not values]
     if empty:
         raise RecipeError(f"{_shown(path)}: {', '.join(empty)}: write a list of values")
+    seeds = content.get("seeds", [base.get("seed")])
+    if not isinstance(seeds, list) or not seeds:
+        raise RecipeError(f"{_shown(path)}: seeds: write a list of whole numbers")
     axes = {axis: [overrides[axis]] if axis in overrides else v for axis, v in axes.items()}
+    if "seed" in overrides:
+        seeds = [overrides["seed"]]
     cells = []
     for values in itertools.product(*axes.values()):
         varied = dict(zip(axes, values, strict=True))
-        recipe = base | dict(overrides) | varied
-        check_recipe(recipe, path)
-        cells.append(Cell(cell_name(recipe, varied), recipe))
+        for seed in seeds:
+            recipe = base | {"seed": seed} | dict(overrides) | varied
+            check_recipe(recipe, path)
+            group = cell_name(recipe, varied)
+            cells.append(Cell(group + (f"_s{seed}" if len(seeds) > 1 else ""), recipe, group))
     names = [cell.run_name for cell in cells]
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins:
@@ -94,10 +108,10 @@ def check_recipe(recipe: Recipe, path: Path) -> None:
     faults += [f"{name} is set by the trainer" for name in recipe if name in RESERVED]
     unknown = [name for name in recipe if name not in DEFAULT_CFG_DICT and name not in RESERVED]
     faults += [f"{name} is no training argument of Ultralytics" for name in unknown]
-    for name in ("epochs", "imgsz", "batch"):
-        value = recipe.get(name, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            faults.append(f"{name}={value}: a whole number from 1")
+    for name, least in (("epochs", 1), ("imgsz", 1), ("batch", 1), ("seed", 0)):
+        value = recipe.get(name, least)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            faults.append(f"{name}={value}: a whole number from {least}")
         elif name == "imgsz" and name in recipe and value % STRIDE:
             near = max(STRIDE, round(value / STRIDE) * STRIDE)
             faults.append(f"imgsz={value} is no multiple of {STRIDE}: try {near}")

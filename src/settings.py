@@ -73,6 +73,14 @@ class Settings(BaseModel):
     zenml_encryption_key: Key
     mlflow_server_secret_key: Key
 
+    compose_project_name: str = ""
+    mysql_image: Word
+    minio_image: Word
+    python_image: Word
+    mysql_root_password: Secret = ""  # blank until `make setup` of this version has run
+    mysql_zenml_password: Secret = ""
+    mysql_mlflow_password: Secret = ""
+
     dataset: Literal["auto", "coco128", "synthetic"]
     coco128_url: Annotated[str, Field(pattern=r"^(https?|file)://")]
     weights: str
@@ -240,11 +248,11 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "ZENML_STORE_URL": settings.zenml_url,
         "ZENML_ANALYTICS_OPT_IN": "false",
         "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
-        "ZENML_LOGGING_VERBOSITY": "WARN",
         "MLFLOW_TRACKING_URI": settings.mlflow_url,
         "MLFLOW_TRACKING_USERNAME": settings.mlflow_admin_username,
         "MLFLOW_TRACKING_PASSWORD": settings.mlflow_admin_password,
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "DO_NOT_TRACK": "true",
         "DVC_NO_ANALYTICS": "true",
         "DVC_SITE_CACHE_DIR": str(STATE / "dvc"),
@@ -253,6 +261,8 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "YOLO_OFFLINE": "true",
         "YOLO_VERBOSE": "false",
         "MPLCONFIGDIR": str(STATE / "matplotlib"),
+        "TMPDIR": str(STATE / "tmp"),
+        "UV_CACHE_DIR": str(STATE / "uv"),  # ZenML asks uv, where there is one, what is installed
         "AWS_CONFIG_FILE": str(STATE / "no-aws-config"),
         "AWS_SHARED_CREDENTIALS_FILE": str(STATE / "no-aws-credentials"),
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -269,6 +279,7 @@ def use_stack(settings: Settings) -> None:
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         os.environ.pop(name, None)
     os.environ.update(client_environment(settings))
+    (STATE / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def write_private(path: Path, text: str) -> None:

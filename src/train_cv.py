@@ -23,7 +23,7 @@ from src.datasets.validation import validate
 from src.datasets.versioning import pointer_md5
 from src.inputs import SCRATCH_MODEL, InputsError, settle
 from src.recipes import Recipe, RecipeError, read_recipe
-from src.settings import ROOT, STATE, SettingsError, load_settings, use_stack
+from src.settings import ROOT, SettingsError, load_settings, use_stack
 
 if TYPE_CHECKING:
     from ultralytics.engine.trainer import BaseTrainer
@@ -51,6 +51,17 @@ Metrics = dict[str, float]
 EpochCallback = Callable[[int, Metrics], None]
 
 
+@dataclass
+class Watch:
+    """How whoever runs this process follows a training, and ends it early."""
+
+    on_epoch: Callable[[str, int, int, Metrics], None] = lambda *_: None  # run, epoch, epochs
+    stopped: Callable[[], bool] = lambda: False
+
+
+WATCH = Watch()
+
+
 @dataclass(frozen=True)
 class Training:
     """A finished training; its files are in ``folder``."""
@@ -72,9 +83,7 @@ def workspace(data: Path) -> Iterator[tuple[Path, Path]]:
 
     Ultralytics writes caches beside the labels, which would change what DVC versions.
     """
-    base = STATE / "work"
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=base) as folder:
+    with tempfile.TemporaryDirectory(prefix="training-") as folder:
         copy = Path(folder) / "data"
         shutil.copytree(data, copy)
         yield Path(folder), copy
@@ -111,6 +120,11 @@ def train(
         }
         on_epoch(trainer.epoch + 1, losses | _named(trainer.metrics))
 
+    def after_batch(trainer: BaseTrainer) -> None:
+        if WATCH.stopped():
+            raise KeyboardInterrupt
+
+    yolo.add_callback("on_train_batch_end", after_batch)
     yolo.add_callback("on_fit_epoch_end", after_epoch)
     started = time.monotonic()
     yolo.train(
@@ -137,7 +151,6 @@ def track(
     model: str,
     folder: Path,
     provenance: Mapping[str, str],
-    say: Callable[[str], None] = print,
 ) -> Training:
     """Train, and log everything to the active MLflow run, renamed to ``run_name``.
 
@@ -157,7 +170,8 @@ def track(
 
     def on_epoch(epoch: int, values: Metrics) -> None:
         mlflow.log_metrics(values, step=epoch)
-        say(
+        WATCH.on_epoch(run_name, epoch, int(recipe["epochs"]), values)
+        print(
             f"{run_name}: epoch {epoch}/{recipe['epochs']}, "
             f"box loss {values.get('train_box_loss', 0.0):.3f}, mAP50 {values['mAP50']:.4f}"
         )
@@ -256,7 +270,9 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, help="default: the baseline's")
     parser.add_argument("--imgsz", type=int, help="image edge in px, a multiple of 32")
     parser.add_argument("--exp-name", default=EXPERIMENT, help="name of the MLflow run")
-    parser.add_argument("--data", type=Path, default=FOLDER, help="data set folder or its data.yaml")
+    parser.add_argument(
+        "--data", type=Path, default=FOLDER, help="data set folder or its data.yaml"
+    )
     parser.add_argument("--model", help="weights to start from; default: WEIGHTS")
     arguments = parser.parse_args()
     try:

@@ -116,15 +116,15 @@ native_start_supervisor() {
   fi
   # A clean environment: programs inherit supervisord's own.
   (umask 077 && exec env -i PATH="$VENV/bin:/usr/bin:/bin:/usr/sbin:/sbin" HOME="$BACKEND_STATE" \
-    LANG="${LANG:-C.UTF-8}" PYTHONUNBUFFERED=1 ZENML_CV_YOLO_CHECKOUT="$ROOT" \
+    TMPDIR="$BACKEND_STATE/tmp" LANG="${LANG:-C.UTF-8}" PYTHONUNBUFFERED=1 ZENML_CV_YOLO_CHECKOUT="$ROOT" \
     ZENML_ANALYTICS_OPT_IN=false MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true \
     AWS_EC2_METADATA_DISABLED=true AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
-    ZENML_CONTAINER=false "$PYTHON_BIN" -m supervisor.supervisord -c "$NATIVE_CONF")
+    ZENML_LOGGING_COLORS_DISABLED=true "$PYTHON_BIN" -m supervisor.supervisord -c "$NATIVE_CONF")
 }
 
 backend_up() {
   local folder changed=''
-  for folder in logs object-store mlflow zenml; do
+  for folder in logs object-store mlflow zenml tmp; do
     ensure_private_folder "$BACKEND_STATE/$folder"
   done
   native_ensure_socket_folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import requests
 
 from src.bootstrap import BootstrapError, report
@@ -48,7 +50,7 @@ def _change(settings: Settings, old: SignIn, new: SignIn) -> None:
 
 
 def _call(
-    settings: Settings, who: SignIn, method: str, path: str, body: dict[str, object]
+    settings: Settings, who: SignIn, method: str, path: str, body: Mapping[str, object]
 ) -> requests.Response:
     session = requests.Session()
     session.trust_env = False  # no proxy and no .netrc between this machine and itself

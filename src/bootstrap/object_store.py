@@ -14,7 +14,7 @@ from minio.credentials import StaticProvider
 from minio.error import MinioAdminException, S3Error
 from minio.minioadmin import MinioAdmin
 
-from src.bootstrap import BootstrapError, report
+from src.bootstrap import BootstrapError, Outcome, report
 from src.settings import Settings
 
 
@@ -150,7 +150,7 @@ def _ensure_user(
     if not right:
         admin.user_add(consumer.access_key, consumer.secret_key)
         admin.policy_set(consumer.access_key, user=consumer.access_key)
-    outcome = "created" if known is None else "unchanged" if right else "updated"
+    outcome: Outcome = "created" if known is None else "unchanged" if right else "updated"
     report(f"S3 user {consumer.access_key}", outcome)
 
 
@@ -164,7 +164,7 @@ def _signs_in(consumer: Consumer, endpoint: str, http: urllib3.PoolManager) -> b
         http_client=http,
     )
     try:
-        return client.bucket_exists(consumer.bucket)
+        return bool(client.bucket_exists(consumer.bucket))
     except S3Error as error:
         if error.code in ("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId"):
             return False

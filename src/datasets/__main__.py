@@ -52,12 +52,12 @@ def ensure(settings: Settings, *, force: bool = False) -> None:
     if not state.present and state.md5 is not None and not force and versions.fetch():
         print(f"{name}: brought back by DVC ({state.md5})")
         state = versions.state()
-    stale = state.present and manifest.read(FOLDER).kind != inputs.dataset
+    stale = state.present and _is_stale(inputs.dataset, settings)
     if stale and state.changed and not force and state.md5 is not None:
         raise DatasetError(
-            f"{name} holds changes of yours and is {manifest.read(FOLDER).kind}, while "
-            f"{inputs.dataset} is asked for: make data DATASET={manifest.read(FOLDER).kind} keeps "
-            "them as a version of their own, make data FORCE=1 replaces them"
+            f"{name} holds changes of yours, and {inputs.dataset} is to be built anew because its "
+            f"source or the settings have changed: commit yours with dvc add {name}, or replace "
+            "them with make data FORCE=1"
         )
     if force or stale or not state.present:
         build(inputs.dataset, settings)
@@ -76,6 +76,18 @@ def ensure(settings: Settings, *, force: bool = False) -> None:
     else:
         versions.push()
         print("DVC remote: pushed")
+
+
+def _is_stale(kind: Kind, settings: Settings) -> bool:
+    """Tell whether the built data set comes from something else than would be used today."""
+    built = manifest.read(FOLDER)
+    if built.kind != kind:
+        return True
+    if kind == "synthetic":
+        return built.source_sha256 != sha256(Path(synthetic.__file__))
+    if settings.coco128_url.startswith("file:"):
+        return built.source_sha256 != sha256(photos(settings))
+    return False  # an address names the same archive, which need not be fetched to know
 
 
 def build(kind: Kind, settings: Settings) -> None:

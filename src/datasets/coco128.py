@@ -62,7 +62,9 @@ def _members(packed: zipfile.ZipFile, archive: Path) -> _Members:
     for info in packed.infolist():
         path = PurePosixPath(info.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-            raise DatasetError(f"{archive.name}: member {info.filename!r} leaves the folder: refused")
+            raise DatasetError(
+                f"{archive.name}: member {info.filename!r} leaves the folder: refused"
+            )
         unpacked += info.file_size
         if path.suffix == ".jpg" and "images" in path.parts:
             found.images[path.stem] = info
@@ -83,9 +85,7 @@ def _people(packed: zipfile.ZipFile, members: _Members, name: str) -> list[str]:
     return [line.strip() for line in lines if line.split()[:1] == [COCO_PERSON]]
 
 
-def _write(
-    packed: zipfile.ZipFile, members: _Members, name: str, folder: Path, split: str
-) -> None:
+def _write(packed: zipfile.ZipFile, members: _Members, name: str, folder: Path, split: str) -> None:
     image_file = folder / "images" / split / f"{name}.jpg"
     label_file = folder / "labels" / split / f"{name}.txt"
     for file in (image_file, label_file):

@@ -19,11 +19,11 @@ from PIL import Image, ImageDraw, ImageFilter
 
 EDGE = 320  # px, width and height of every picture
 SPLIT_COUNTS: Mapping[str, int] = {"train": 128, "val": 32, "test": 32}
-MIN_VISIBLE = 0.3  # a person of whom less than this share of pixels can be seen is taken out
-PEOPLE_HEIGHTS = (40, 240)  # px of the whole tile, log-uniform
-CLUTTER_HEIGHTS = (40, 240)
-MAX_PEOPLE = 6  # per picture
-MAX_CLUTTER = 8
+MIN_VISIBLE = 0.5  # people of whom less than this share of their pixels can be seen are left out
+PEOPLE_HEIGHTS = (80, 240)  # px of the whole tile, log-uniform
+CLUTTER_HEIGHTS = (40, 240)  # likewise
+MAX_PEOPLE = 5  # per picture
+MAX_CLUTTER = 4  # per picture
 
 _TILE = 256  # px, things are drawn this large and then scaled down, which smooths their edges
 _SKINS = ((255, 219, 190), (234, 192, 154), (198, 145, 102), (141, 92, 62), (84, 54, 38))
@@ -35,7 +35,7 @@ Box = tuple[float, float, float, float]
 Item = TypeVar("Item")
 
 # Things that look a bit like a person: (shape, (left, top, right, bottom)), x in -0.5..0.5 and
-# y in 0..1 of a tile, drawn in this order, each in a colour of its own.
+# y in 0..1 of a tile, drawn in this order, each in a muted colour of its own.
 _CLUTTER: Sequence[Sequence[tuple[str, Box]]] = (
     (("rectangle", (-0.03, 0.15, 0.03, 1)), ("ellipse", (-0.08, 0.02, 0.08, 0.18))),  # street lamp
     (("rectangle", (-0.06, 0.5, 0.06, 1)), ("ellipse", (-0.25, 0.02, 0.25, 0.6))),  # tree
@@ -153,15 +153,11 @@ def _pick(rng: Generator, items: Sequence[Item]) -> Item:
     return items[int(rng.integers(len(items)))]
 
 
-def _blank() -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    tile = Image.new("RGBA", (_TILE, _TILE))
-    return tile, ImageDraw.Draw(tile)
-
-
 def _clutter(rng: Generator) -> Image.Image:
-    tile, draw = _blank()
+    tile = Image.new("RGBA", (_TILE, _TILE))
+    draw = ImageDraw.Draw(tile)
     for shape, (left, top, right, bottom) in _pick(rng, _CLUTTER):
-        fill = _colour(rng) if rng.uniform() < 0.7 else _pick(rng, _SKINS)
+        fill = _colour(rng, 25)
         corners = [_px((left, top)), _px((right, bottom))]
         (draw.ellipse if shape == "ellipse" else draw.rectangle)(corners, fill=fill)
     return tile
@@ -169,7 +165,8 @@ def _clutter(rng: Generator) -> Image.Image:
 
 def _person(rng: Generator) -> Image.Image:
     """Draw a person in a random pose, who fills about four fifths of a tile's height."""
-    tile, draw = _blank()
+    tile = Image.new("RGBA", (_TILE, _TILE))
+    draw = ImageDraw.Draw(tile)
     skin, shirt, trousers, shoe = _pick(rng, _SKINS), _colour(rng), _colour(rng), _colour(rng, 20)
     sleeve = shirt if rng.uniform() < 0.6 else skin
     girth = rng.uniform(0.85, 1.25)
@@ -232,16 +229,16 @@ def _background(rng: Generator, horizon: float) -> Image.Image:
     draw.rectangle([0, line, EDGE, EDGE], fill=_colour(rng, 20))
     stains = np.zeros((EDGE, EDGE), np.float32)
     for cells in (5, 20, 80):
-        coarse = Image.fromarray(rng.normal(0, 14, (cells, cells)).astype(np.float32))
+        coarse = Image.fromarray(rng.normal(0, 8, (cells, cells)).astype(np.float32))
         stains += np.asarray(coarse.resize((EDGE, EDGE), Image.Resampling.BICUBIC))
     return _to_image(np.asarray(image) + stains[:, :, None])
 
 
 def _photograph(rng: Generator, image: Image.Image) -> Image.Image:
     """Add what a camera adds: uneven light, blur and noise."""
-    light = np.linspace(rng.uniform(0.5, 1.2), rng.uniform(0.5, 1.2), EDGE)[None, :, None]
+    light = np.linspace(rng.uniform(0.6, 1.2), rng.uniform(0.6, 1.2), EDGE)[None, :, None]
     blurred = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.2)))
-    noise = rng.normal(0, rng.uniform(2, 14), (EDGE, EDGE, 3))
+    noise = rng.normal(0, rng.uniform(1, 10), (EDGE, EDGE, 3))
     return _to_image(np.asarray(blurred) * light + noise)
 
 

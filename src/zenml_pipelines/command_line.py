@@ -13,6 +13,7 @@ from src.datasets.versioning import Versions
 from src.health import check_all
 from src.inputs import Inputs, InputsError, settle
 from src.recipes import RecipeError
+from src.runs import runs_folder
 from src.settings import Settings, SettingsError, load_settings, use_stack
 
 OVERRIDES = ("epochs", "imgsz", "batch", "seed")
@@ -31,9 +32,11 @@ class Job:
     dataset_md5: str
     overrides: dict[str, Any]
     force: bool
+    grid: str | None = None  # a grid's file in place of the shipped one
+    jobs: int | None = None  # cells side by side
 
 
-def run(command: Callable[[Job], int], description: str) -> int:
+def run(command: Callable[[Job], int], description: str, *, for_grid: bool = False) -> int:
     """Parse the arguments, prove that servers and data are ready, and run ``command``.
 
     Returns:
@@ -43,10 +46,11 @@ def run(command: Callable[[Job], int], description: str) -> int:
     for name in OVERRIDES:
         parser.add_argument(f"--{name}", type=int, help=f"in place of the recipe's {name}")
     parser.add_argument("--force", action="store_true", help="train anew, without the cache")
-    arguments = parser.parse_args()
-    given = {name: getattr(arguments, name) for name in OVERRIDES}
+    if for_grid:
+        parser.add_argument("--grid", help="a grid's file in place of the shipped one")
+        parser.add_argument("--jobs", type=_positive, help="cells to run side by side")
     try:
-        return command(_job({k: v for k, v in given.items() if v is not None}, arguments.force))
+        return command(_job(parser.parse_args()))
     except (DatasetError, InputsError, NotReady, RecipeError, SettingsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -55,7 +59,15 @@ def run(command: Callable[[Job], int], description: str) -> int:
         return 130
 
 
-def _job(overrides: dict[str, Any], force: bool) -> Job:
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("a whole number from 1")
+    return number
+
+
+def _job(arguments: argparse.Namespace) -> Job:
+    given = {name: getattr(arguments, name) for name in OVERRIDES}
     settings = load_settings()
     use_stack(settings)
     down = [service for service, fault in check_all(settings).items() if fault]
@@ -68,4 +80,17 @@ def _job(overrides: dict[str, Any], force: bool) -> Job:
     state = Versions().state(remote=False)
     if state.md5 is None or not state.present or state.changed:
         raise DatasetError("data/tiny_person is missing or has changed: make data")
-    return Job(settings, inputs, state.md5, overrides, force)
+    if any(runs_folder(settings).glob("*")):  # else nothing is worth importing ZenML for
+        from src.zenml_pipelines.recovery import recover
+
+        for name in recover(settings):
+            print(f"{name}: its process was killed; marked as failed", file=sys.stderr)
+    return Job(
+        settings=settings,
+        inputs=inputs,
+        dataset_md5=state.md5,
+        overrides={name: value for name, value in given.items() if value is not None},
+        force=arguments.force,
+        grid=getattr(arguments, "grid", None),
+        jobs=getattr(arguments, "jobs", None),
+    )

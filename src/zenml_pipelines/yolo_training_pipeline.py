@@ -5,29 +5,27 @@ Import this only after ``settings.use_stack``: ZenML reads its environment on im
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from zenml import pipeline
+from zenml import log_metadata, pipeline
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
-from zenml.models import PipelineRunUpdate
+from zenml.logger import ZenMLConsoleHandler
 
+from src import summary
 from src.inputs import Inputs
 from src.recipes import Cell
+from src.runs import claim
+from src.settings import load_settings
+from src.zenml_pipelines.outcome import Finished
+from src.zenml_pipelines.recovery import mark_ended
 from src.zenml_steps.data_steps import prepare_tiny_coco_dataset
 from src.zenml_steps.eval_steps import summarize_yolo_experiment
 from src.zenml_steps.train_steps import train_yolo_tiny
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A finished run of the pipeline."""
-
-    result: dict[str, Any]  # the training step's `training_result`
-    cached: bool  # the training came from the cache
-    zenml_url: str | None  # the run in ZenML's dashboard
 
 
 @pipeline
@@ -42,31 +40,47 @@ def yolo_training_pipeline(
     summarize_yolo_experiment(training_result=result)
 
 
-def run_cell(cell: Cell, inputs: Inputs, dataset_md5: str, *, force: bool) -> Finished:
+def run_cell(
+    cell: Cell, inputs: Inputs, dataset_md5: str, *, force: bool, tags: Sequence[str] = ()
+) -> Finished:
     """Run the pipeline for one cell; ``force`` ignores the cache.
 
-    ZenML wants names that are unique, and resumes an MLflow run of the same name: the time makes
-    ZenML's name unique, and the training gives the MLflow run the cell's own.
+    The figures go to the run's metadata from here, not from a step, so that a run out of the
+    cache has them too. ZenML wants names that are unique, and resumes an MLflow run of the same
+    name: the time makes ZenML's name unique, and the training gives the MLflow run the cell's own.
+
+    Raises:
+        KeyboardInterrupt: After marking the run as stopped, in ZenML and in MLflow.
     """
+    _narrate_less()
+    started = time.monotonic()
     name = f"{cell.run_name}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
     configured = yolo_training_pipeline.with_options(
-        run_name=name, enable_cache=not force, tags=[cell.run_name]
+        run_name=name, enable_cache=not force, tags=[cell.run_name, *tags]
     )
-    try:
-        run = configured(
-            dataset_md5=dataset_md5,
-            run_name=cell.run_name,
-            recipe=cell.recipe,
-            weights_sha256=inputs.weights_sha256,
-        )
-    except KeyboardInterrupt:
-        _mark_stopped(name)
-        raise
+    with claim(load_settings(), name):
+        try:
+            run = configured(
+                dataset_md5=dataset_md5,
+                run_name=cell.run_name,
+                recipe=cell.recipe,
+                weights_sha256=inputs.weights_sha256,
+            )
+        except KeyboardInterrupt:
+            mark_ended(name, ExecutionStatus.STOPPED, "KILLED")
+            raise
     assert run is not None
     run = Client().get_pipeline_run(run.id)
     step = run.steps["train_yolo_tiny"]
     (output,) = step.outputs["training_result"]
-    return Finished(output.load(), step.status == ExecutionStatus.CACHED, dashboard_url(run.id))
+    result = output.load()
+    log_metadata(metadata=summary.figures(result), run_id_name_or_prefix=run.id)
+    return Finished(
+        result=result,
+        cached=step.status == ExecutionStatus.CACHED,
+        seconds=time.monotonic() - started,
+        zenml_url=dashboard_url(run.id),
+    )
 
 
 def dashboard_url(run_id: object) -> str:
@@ -75,11 +89,10 @@ def dashboard_url(run_id: object) -> str:
     return f"{client.zen_store.url}/projects/{client.active_project.name}/runs/{run_id}"
 
 
-def _mark_stopped(name: str) -> None:
-    """Say in ZenML that a run was interrupted, which it would show as running for ever."""
-    client = Client()
-    for run in client.list_pipeline_runs(name=name):
-        if not run.status.is_finished:
-            client.zen_store.update_run(
-                run.id, PipelineRunUpdate(status=ExecutionStatus.STOPPED)
-            )
+def _narrate_less() -> None:
+    """Keep ZenML's own narration off the terminal; its server still gets all of it."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, ZenMLConsoleHandler):
+            handler.setLevel(logging.WARNING)
+    # It tries to switch off autologging in frameworks that are not installed, and warns.
+    logging.getLogger("zenml.integrations.mlflow").setLevel(logging.ERROR)

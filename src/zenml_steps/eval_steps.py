@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from zenml import get_step_context, log_metadata, step
+from zenml import log_metadata, step
 from zenml.config.cache_policy import CachePolicy
 from zenml.types import HTMLString
 
@@ -13,10 +13,6 @@ from src import summary
 
 @step(cache_policy=CachePolicy(source_dependencies=[summary]))
 def summarize_yolo_experiment(training_result: dict[str, Any]) -> Annotated[HTMLString, "summary"]:
-    """Return the summary as a page for ZenML's dashboard, its figures as the run's metadata."""
-    figures = summary.figures(training_result)
-    log_metadata(figures)
-    log_metadata(
-        metadata=figures, run_id_name_or_prefix=get_step_context().pipeline_run.id
-    )
+    """Return the summary as a page for ZenML's dashboard, its figures as the step's metadata."""
+    log_metadata(summary.figures(training_result))
     return HTMLString(summary.page(training_result))

@@ -47,18 +47,13 @@ def train_yolo_tiny(
     if inputs.weights_sha256 != weights_sha256:
         raise InputsError("WEIGHTS has changed since this run was started: run it again")
     versioning.require_current(dataset["md5"])
-    tags = train_cv.provenance(
-        dataset["md5"], dataset["kind"], inputs.weights_name, weights_sha256
-    )
+    tags = train_cv.provenance(dataset["md5"], dataset["kind"], inputs.weights_name, weights_sha256)
     tags["zenml_run"] = get_step_context().pipeline_run.name
     run = mlflow.active_run()
     assert run is not None  # the experiment tracker has started it
     with train_cv.workspace(FOLDER) as (folder, data):
         training = train_cv.track(recipe, run_name, data, inputs.model, folder, tags)
-        # Out of the temporary folder, for the materializer, which runs after this function.
-        kept = settings.backend_state / "last-weights" / f"{run.info.run_id}.pt"
-        kept.parent.mkdir(mode=0o700, exist_ok=True)
-        training.weights.replace(kept)
+        model = YOLO(training.weights)
     result = {
         "run_name": run_name,
         "metrics": training.metrics,
@@ -73,4 +68,4 @@ def train_yolo_tiny(
         ),
     }
     log_metadata({"mlflow_run_id": run.info.run_id, "metrics": training.metrics, **tags})
-    return YOLO(kept), result
+    return model, result

@@ -1,8 +1,9 @@
-"""Stores an Ultralytics model in ZenML's artifact store as the checkpoint that it came from."""
+"""Stores an Ultralytics model in ZenML's artifact store as a checkpoint."""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,12 +22,15 @@ class YoloMaterializer(BaseMaterializer):
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
 
     def save(self, data: YOLO) -> None:
-        """Copy the model's checkpoint to the artifact store."""
-        self._copy(str(data.ckpt_path), self._address)
+        """Write the model's checkpoint to the artifact store."""
+        with tempfile.TemporaryDirectory() as folder:
+            local = str(Path(folder) / FILE)
+            data.save(local)
+            self._copy(local, self._address)
 
     def load(self, data_type: type[Any]) -> YOLO:
         """Fetch the checkpoint and load it."""
-        with self.get_temporary_directory(delete_at_exit=False) as folder:
+        with tempfile.TemporaryDirectory() as folder:
             local = str(Path(folder) / FILE)
             self._copy(self._address, local)
             return YOLO(local)

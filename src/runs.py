@@ -1,0 +1,63 @@
+"""Which runs are alive: each has a folder of its own, in which its process holds a lock.
+
+The system releases a lock when its process ends, however it ends. So a folder whose lock can be
+taken belongs to a run that was killed, and everything that the run had on disk is in that folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from src.settings import Settings
+
+LOCK = "lock"
+
+
+def runs_folder(settings: Settings) -> Path:
+    """Return the folder of the runs of this checkout's current backend."""
+    return settings.backend_state / "runs"
+
+
+@contextmanager
+def claim(settings: Settings, name: str) -> Iterator[Path]:
+    """Own the run ``name``: yield its folder, which takes this process's temporary files too."""
+    base = runs_folder(settings)
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Locked before it gets its name, so that nobody ever finds it without its owner.
+    fresh = Path(tempfile.mkdtemp(prefix=".", dir=base))
+    folder = base / name
+    with (fresh / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fresh.rename(folder)
+        elsewhere, tempfile.tempdir = tempfile.tempdir, str(folder)
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = elsewhere
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def abandoned(settings: Settings) -> Iterator[list[str]]:
+    """Yield the names of runs whose process is gone; their folders are deleted afterwards."""
+    found: list[Path] = []
+    base = runs_folder(settings)
+    for folder in sorted(base.iterdir()) if base.is_dir() else []:
+        if folder.name.startswith("."):
+            continue  # being claimed
+        try:
+            with (folder / LOCK).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                found.append(folder)
+        except BlockingIOError:
+            continue  # its owner lives
+        except FileNotFoundError:
+            continue  # it has just ended
+    yield [folder.name for folder in found]
+    for folder in found:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,31 @@
+"""How a cell ended: plain values, so that who shows them need not import ZenML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run of the pipeline."""
+
+    result: dict[str, Any]  # the training step's `training_result`
+    cached: bool  # the training came from the cache
+    seconds: float  # of wall clock for the whole run
+    zenml_url: str  # the run in ZenML's dashboard
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A run that ended with an error."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A run that Ctrl-C ended."""
+
+
+Outcome = Finished | Failed | Stopped

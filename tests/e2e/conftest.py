@@ -1,0 +1,143 @@
+"""A checkout of its own for each test module: own folder, own ports, own home, the same code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared" / "data"
+PORTS = ("ZENML_PORT", "MLFLOW_PORT", "MINIO_PORT", "MINIO_CONSOLE_PORT")
+
+
+@dataclass
+class Checkout:
+    """A working copy to run make in."""
+
+    root: Path
+    home: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def make(self, *words: str, timeout: float = 1200, expect: int = 0) -> str:
+        """Run make without a terminal and return what it printed, stdout and stderr together."""
+        return self.run("make", *words, timeout=timeout, expect=expect)
+
+    def run(self, *words: str, timeout: float = 600, expect: int = 0) -> str:
+        inherited = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "DOCKER_HOST")}
+        done = subprocess.run(
+            words,
+            cwd=self.root,
+            env=inherited | {"HOME": str(self.home)} | self.variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+        sys.stdout.write(f"$ {' '.join(words)}\n{done.stdout}")
+        assert done.returncode == expect, f"{words}: exit {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+    def python(self, code: str) -> object:
+        """Run code as a client of this checkout's stack; its last line printed is JSON."""
+        prelude = (
+            "from src.settings import load_settings, use_stack\nS = load_settings()\nuse_stack(S)\n"
+        )
+        printed = self.run(str(self.interpreter), "-c", prelude + code)
+        return json.loads(printed.strip().splitlines()[-1])
+
+    @property
+    def interpreter(self) -> Path:
+        return Path(self.variables["VENV"]) / "bin" / "python"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        lines = (self.root / ".env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+    def set(self, **settings: str) -> None:
+        """Change settings in .env."""
+        text = (self.root / ".env").read_text()
+        for name, value in settings.items():
+            text, count = re.subn(rf"(?m)^{name}=.*$", f"{name}={value}", text)
+            assert count == 1, name
+        (self.root / ".env").write_text(text)
+
+    def processes(self) -> list[psutil.Process]:
+        """The native backend's processes of this checkout."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("ZENML_CV_YOLO_CHECKOUT") == str(self.root):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+def copy_checkout(target: Path) -> None:
+    """Copy what git tracks, or would, and make it a repository of its own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file() and name != "data/tiny_person.dvc":
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "copy"]):
+        subprocess.run([*git, *words], cwd=target, check=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on; all are held until all are found."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for held in sockets:
+            held.bind(("127.0.0.1", 0))
+        return [held.getsockname()[1] for held in sockets]
+    finally:
+        for held in sockets:
+            held.close()
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """A fresh checkout, in a path with a space, that is cleaned up whatever happens."""
+    folder = tmp_path_factory.mktemp("e2e")
+    root, home = folder / "the stack", folder / "home"
+    root.mkdir()
+    home.mkdir()
+    copy_checkout(root)
+    ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
+    variables = {
+        "VENV": os.environ.get("VENV", str(ROOT / ".venv")),
+        "MODE": os.environ.get("TEST_MODE", "native"),
+    }
+    checkout = Checkout(root, home, variables | ports)
+    try:
+        yield checkout
+    finally:
+        subprocess.run(
+            ["make", "clean", "FORCE=1"],
+            cwd=root,
+            env=os.environ | checkout.variables,
+            stdin=subprocess.DEVNULL,
+            check=True,
+        )
+        shutil.rmtree(folder)
