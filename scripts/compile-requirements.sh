@@ -14,14 +14,14 @@ compile() {
 }
 
 main() {
-  local name skip=() all
+  local name skip=()
   UV=${UV:-uv}
   command -v "$UV" >/dev/null || die "uv is needed to compile the locks: pip install uv"
-  all=$(mktemp "${TMPDIR:-/tmp}/lock.XXXXXX")
-  trap 'rm -f "$all"' EXIT
-  compile requirements.in -o "$all"
+  ALL=$(mktemp "${TMPDIR:-/tmp}/lock.XXXXXX")
+  trap 'rm -f "$ALL"' EXIT
+  compile requirements.in -o "$ALL"
   while IFS= read -r name; do skip+=(--no-emit-package "$name"); done < <(
-    grep -oE "${CUDA}[a-z0-9-]*" "$all" | sort -u
+    grep -oE "${CUDA}[a-z0-9-]*" "$ALL" | sort -u
   )
   compile requirements.in -o requirements.txt "${skip[@]}"
   compile -c requirements.txt requirements-dev.in -o requirements-dev.txt
