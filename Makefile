@@ -29,13 +29,23 @@ clean: ## Delete the services' data, runs and data set; asks first (FORCE=1 does
 	@scripts/clean-checkout.sh
 
 ##@ Training
-.PHONY: data baseline grid
+.PHONY: data baseline grid report promote rollback predict
 data: stack ## Build, validate and version data/tiny_person, push it to the store
 	@scripts/ensure-dataset.sh
 baseline: data ## Run the baseline (EPOCHS, IMGSZ, BATCH, SEED; FORCE=1 ignores the cache)
 	@scripts/run-pipeline.sh baseline
 grid: data ## Run every cell of the grid side by side (JOBS, GRID); finished ones are cached
 	@scripts/run-pipeline.sh grid
+
+##@ Decision
+report: ## Compare the latest grid, let the gate decide, promote, write reports/
+	@scripts/run-decision.sh report
+promote: ## Make RUN's weights the champion if the gate agrees (FORCE=1 REASON='…')
+	@scripts/run-decision.sh promote
+rollback: ## Go back to the previous champion
+	@scripts/run-decision.sh rollback
+predict: ## Detect people in SOURCE (image, folder or video) with the champion
+	@scripts/run-decision.sh predict
 
 ##@ Development
 .PHONY: test lint lock

@@ -8,6 +8,7 @@ pretrained weights can be had too (40 photos can't teach a network from scratch)
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -88,6 +89,9 @@ def settle(settings: Settings) -> Inputs:
     if weights is None and settings.weights != SCRATCH:
         notices.append("WEIGHTS: training starts FROM SCRATCH (no pretrained weights)")
     digest = SCRATCH if weights is None else _checked(weights, known)
+    if weights is not None and not kept_weights(digest).is_file():
+        kept_weights(digest).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copyfile(weights, kept_weights(digest))
     inputs = Inputs(
         settled_for=asked,
         dataset=dataset,
@@ -97,6 +101,14 @@ def settle(settings: Settings) -> Inputs:
     )
     write_private(RECORD, inputs.model_dump_json(indent=2) + "\n")
     return inputs
+
+
+def kept_weights(digest: str) -> Path:
+    """Return this checkout's copy of the checkpoint with that SHA-256.
+
+    Trained models are compared with the weights they started from, long after WEIGHTS said which.
+    """
+    return STATE / "weights" / f"{digest}.pt"
 
 
 def photos(settings: Settings) -> Path:

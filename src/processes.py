@@ -17,7 +17,9 @@ import psutil
 from src.settings import ROOT, load_settings
 
 MARK = "ZENML_CV_YOLO_CHECKOUT"  # in the environment of every process that supervisor starts
-GRACE = 10.0  # seconds between asking a process to end and ending it
+GRACE = 20.0  # seconds between asking a process to end and ending it
+# juicefs overwrites the memory that its environment is read from, and is known by this instead.
+JUICEFS_META = "sqlite3://.stack/native/object-store/meta.db"
 
 
 def port_holder(address: str, port: int) -> str | None:
@@ -47,15 +49,21 @@ def port_holder(address: str, port: int) -> str | None:
 
 
 def own_processes() -> list[psutil.Process]:
-    """Return the processes that carry this checkout's mark, other than this one."""
+    """Return the processes of this checkout's services, other than this one."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == str(ROOT):
+            if process.pid != os.getpid() and _is_own(process):
                 found.append(process)
         except psutil.Error:  # ended meanwhile, or another user's
             continue
     return found
+
+
+def _is_own(process: psutil.Process) -> bool:
+    if process.environ().get(MARK) == str(ROOT):
+        return True
+    return JUICEFS_META in process.cmdline() and process.cwd() == str(ROOT)
 
 
 def end_own_processes() -> None:

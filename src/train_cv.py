@@ -45,6 +45,7 @@ ARTIFACTS = (
     "results.csv",
     "weights/best.pt",
 )
+SCORE_BATCH = 8  # images; the same for every model, so that scores compare
 INTEGRATIONS = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 
 Metrics = dict[str, float]
@@ -101,10 +102,9 @@ def train(
     import torch
     from ultralytics import YOLO
 
-    _quieten()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    _configure_libraries()
     data_file = str(data / "data.yaml")
-    untrained = _untrained(recipe, data_file, model, folder)
+    untrained = score(model, data, recipe["imgsz"], "val", folder)
 
     yolo = YOLO(model)
     seen = -1
@@ -142,6 +142,33 @@ def train(
     seconds = time.monotonic() - started
     trainer = yolo.trainer
     return Training(Path(trainer.save_dir), _named(trainer.metrics), untrained, seconds)
+
+
+def score(model: str, data: Path, imgsz: int, split: str, folder: Path) -> Metrics | None:
+    """Return a model's four scores, each 0 to 1, on a split at an image size in px.
+
+    COCO's other classes are left out of account. None for a model whose first class is no person.
+    """
+    from ultralytics import YOLO
+
+    _configure_libraries()
+    yolo = YOLO(model)
+    if model != SCRATCH_MODEL and yolo.names.get(0) not in CLASSES:
+        return None
+    result = yolo.val(
+        data=str(data / "data.yaml"),
+        imgsz=imgsz,
+        split=split,
+        batch=SCORE_BATCH,
+        classes=[0],
+        workers=0,
+        plots=False,
+        project=str(folder),
+        name="score",
+        exist_ok=True,
+        verbose=False,
+    )
+    return _named(result.results_dict)
 
 
 def track(
@@ -216,28 +243,6 @@ def _named(metrics: Mapping[str, Any]) -> Metrics:
     return {ours: float(metrics[theirs]) for theirs, ours in METRICS.items() if theirs in metrics}
 
 
-def _untrained(recipe: Recipe, data_file: str, model: str, folder: Path) -> Metrics | None:
-    """Score the weights before any training; None where they know no person."""
-    from ultralytics import YOLO
-
-    yolo = YOLO(model)
-    names = dict(yolo.names) if model != SCRATCH_MODEL else dict(enumerate(CLASSES))
-    if names.get(0) not in CLASSES:
-        return None
-    result = yolo.val(
-        data=data_file,
-        imgsz=recipe["imgsz"],
-        batch=recipe["batch"],
-        classes=[0],  # COCO's other 79 classes are no mistakes here
-        workers=0,
-        plots=False,
-        project=str(folder),
-        name="untrained",
-        verbose=False,
-    )
-    return _named(result.results_dict)
-
-
 def _log_dataset(provenance: Mapping[str, str]) -> None:
     import mlflow
     from mlflow.data.dataset_source_registry import resolve_dataset_source
@@ -250,11 +255,13 @@ def _log_dataset(provenance: Mapping[str, str]) -> None:
     mlflow.log_input(dataset, context="training")
 
 
-def _quieten() -> None:
-    """Switch off Ultralytics' integrations and give it a font, so that it fetches none."""
+def _configure_libraries() -> None:
+    """One thread, and Ultralytics without integrations but with a font, lest it fetch one."""
     import matplotlib
+    import torch
     from ultralytics.utils import SETTINGS, USER_CONFIG_DIR
 
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     unwanted = {name: False for name in INTEGRATIONS if SETTINGS.get(name)}
     if unwanted:
         SETTINGS.update(unwanted)

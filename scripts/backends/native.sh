@@ -18,6 +18,13 @@ native_socket_folder() {
   fi
 }
 
+# As written in supervisor's configuration, where % is doubled.
+native_socket() {
+  local folder
+  folder=$(native_socket_folder)
+  printf '%s/supervisor.sock' "${folder//%/%%}"
+}
+
 # $1 name, $2 command, $3 environment
 native_program() {
   cat <<PROGRAM
@@ -41,14 +48,12 @@ PROGRAM
 # Everything runs in ROOT with relative paths, so that a path with spaces or % needs no quoting.
 # Secrets stand in this file (0600) and in the programs' environment, never in a command line.
 native_config() {
-  local socket_folder auth='' allowed
-  socket_folder=$(native_socket_folder)
+  local auth='' allowed
   allowed="localhost:*,127.0.0.1:*,$CLIENT_HOST:*"
   [ "$LOOPBACK" = true ] || auth='--app-name basic-auth'
-
   cat <<CONF
 [unix_http_server]
-file=${socket_folder//%/%%}/supervisor.sock
+file=$(native_socket)
 chmod=0600
 
 [supervisord]
@@ -60,7 +65,7 @@ childlogdir=.stack/native/logs
 umask=077
 
 [supervisorctl]
-serverurl=unix://${socket_folder//%/%%}/supervisor.sock
+serverurl=unix://$(native_socket)
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
@@ -100,8 +105,9 @@ native_install() {
 
 native_ctl() { "$PYTHON_BIN" -m supervisor.supervisorctl -c "$NATIVE_CONF" "$@"; }
 
+# Only this checkout's own: a copy of a checkout brings along the other's configuration.
 native_running() {
-  [ -f "$BACKEND_STATE/supervisord.pid" ] && [ -f "$NATIVE_CONF" ] && native_ctl pid >/dev/null 2>&1
+  grep -qxF "file=$(native_socket)" "$NATIVE_CONF" 2>/dev/null && native_ctl pid >/dev/null 2>&1
 }
 
 native_start_supervisor() {

@@ -79,7 +79,10 @@ class Checkout:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get("ZENML_CV_YOLO_CHECKOUT") == str(self.root):
+                # The working directory tells too: juicefs overwrites its environment.
+                if process.environ().get("ZENML_CV_YOLO_CHECKOUT") == str(self.root) or (
+                    process.name() == "juicefs" and process.cwd() == str(self.root)
+                ):
                     found.append(process)
             except psutil.Error:
                 continue

@@ -1,0 +1,89 @@
+"""Detect people with the champion: ``python -m src.predict SOURCE``.
+
+Writes annotated pictures (or a video) and ``predictions.json`` into ``predictions/<time>/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from src.registry import CHAMPION, MODEL, RegistryError, champion, weights_of
+from src.settings import ROOT, Settings, SettingsError, load_settings, use_stack
+
+PREDICTIONS = ROOT / "predictions"
+
+
+def predict(source: Path, settings: Settings) -> Path:
+    """Run the champion on an image, a folder of images or a video; return the output's folder.
+
+    Raises:
+        RegistryError: When there is no champion, or nothing at ``source`` that can be read.
+    """
+    version = champion()
+    if version is None:
+        raise RegistryError(f"{MODEL} has no {CHAMPION} yet: make report, or make promote RUN=…")
+    if not source.exists():
+        raise RegistryError(f"SOURCE={source}: no such file or folder")
+    cache = settings.backend_state / "models" / str(version.run_id)
+    weights = cache / "weights" / "best.pt"
+    if not weights.is_file():
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        weights = weights_of(str(version.run_id), cache)
+    imgsz = int(MlflowClient().get_run(version.run_id).data.params["imgsz"])
+    from ultralytics import YOLO
+
+    folder = PREDICTIONS / f"{datetime.now():%Y%m%d-%H%M%S}"
+    results = YOLO(weights).predict(
+        str(source), imgsz=imgsz, stream=True, save=True, verbose=False,
+        project=str(PREDICTIONS), name=folder.name,
+    )  # fmt: skip
+    found = []
+    try:
+        for number, result in enumerate(results):
+            boxes = zip(result.boxes.xyxy.tolist(), result.boxes.conf.tolist(), strict=True)
+            found.append(
+                {
+                    "source": str(result.path),
+                    "number": number,  # of the picture, or of the video's frame
+                    "height": result.orig_shape[0],
+                    "width": result.orig_shape[1],
+                    "people": [
+                        {"confidence": round(confidence, 4), "box_xyxy": [round(x, 1) for x in box]}
+                        for box, confidence in boxes
+                    ],
+                }
+            )
+    except FileNotFoundError as error:
+        raise RegistryError(f"SOURCE={source}: no picture or video that can be read") from error
+    model = {"name": MODEL, "version": version.version, "mlflow_run_id": version.run_id}
+    text = json.dumps({"model": model | {"imgsz": imgsz}, "predictions": found}, indent=2)
+    (folder / "predictions.json").write_text(text + "\n", encoding="utf-8")
+    people = sum(len(item["people"]) for item in found)
+    print(f"{MODEL} version {version.version}: {people} people in {len(found)} pictures")
+    return folder
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m src.predict", description=__doc__)
+    parser.add_argument("source", type=Path, help="an image, a folder of images or a video")
+    arguments = parser.parse_args()
+    try:
+        settings = load_settings()
+        use_stack(settings)
+        folder = predict(arguments.source, settings)
+    except (RegistryError, SettingsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"predictions: {folder.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,367 @@
+"""The decision report of a grid: compared, decided, promoted, written and logged.
+
+``python -m src.report`` takes the latest grid from ZenML and MLflow, lets the gate judge its best
+run, and writes ``reports/<date>-<grid>/`` as Markdown and as one self-contained HTML page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+
+import mlflow
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from src import registry, report_plots
+from src.datasets import DatasetError
+from src.settings import ROOT, Settings, SettingsError, load_settings, use_stack
+from src.summary import SCORES
+from src.train_cv import EXPERIMENT
+
+REPORTS = ROOT / "reports"
+TEMPLATES = REPORTS / "templates"
+TEMPLATE = "decision_template_zenml.md"
+REPORTS_EXPERIMENT = f"{EXPERIMENT}_reports"
+GRID_TAG = "grid-"
+
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>
+body {{ font: 16px/1.55 system-ui, sans-serif; color: #1c2430; background: #fff; margin: 0 auto;
+  max-width: 68rem; padding: 1rem; overflow-wrap: break-word; }}
+h1, h2 {{ line-height: 1.25; }} h2 {{ margin-top: 2.2rem; border-bottom: 1px solid #d9dee6; }}
+.wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-size: .92em; }}
+td, th {{ padding: .35rem .7rem; border-bottom: 1px solid #d9dee6; text-align: left; }}
+code {{ font-size: .88em; background: #f1f4f8; padding: .1em .3em; overflow-wrap: anywhere; }}
+blockquote {{ margin: 1rem 0; padding: .4rem 1rem; background: #fff3cd; }}
+img {{ max-width: 100%; height: auto; }} a {{ color: #0b5cad; }}
+</style><body>{body}</body></html>
+"""
+
+
+class ReportError(Exception):
+    """There is nothing to report on; the message says what to run."""
+
+
+@dataclass(frozen=True)
+class TestedRun:
+    """One finished run of the grid."""
+
+    tracked: Run  # in MLflow
+    zenml_url: str
+    mlflow_url: str
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """All logged metrics, the last value of each."""
+        return dict(self.tracked.data.metrics)
+
+    @property
+    def cell(self) -> str:
+        """The run's name without its seed: what is compared."""
+        seed = self.tracked.data.params["seed"]
+        return str(self.tracked.info.run_name).removesuffix(f"_s{seed}")
+
+
+@dataclass(frozen=True)
+class TestedCell:
+    """A cell of the grid: one run, or one for each seed."""
+
+    name: str
+    runs: list[TestedRun]
+    best: bool = False
+
+    def values(self, metric: str) -> list[float]:
+        """Return a metric of all runs that have it."""
+        return [run.scores[metric] for run in self.runs if metric in run.scores]
+
+    def mean(self, metric: str) -> float:
+        """Return a metric's mean over the seeds."""
+        return statistics.fmean(self.values(metric))
+
+    def spread(self, metric: str) -> float:
+        """Return a metric's standard deviation over the seeds, 0 with a single one."""
+        values = self.values(metric)
+        return statistics.stdev(values) if len(values) > 1 else 0.0
+
+    def shown(self, metric: str, digits: int = 4) -> str:
+        """Return a metric as ``mean ± standard deviation``, or the value of a single run."""
+        if not self.values(metric):
+            return "—"
+        text = f"{self.mean(metric):.{digits}f}"
+        return text if len(self.runs) == 1 else f"{text} ± {self.spread(metric):.{digits}f}"
+
+    @cached_property
+    def params(self) -> Mapping[str, str]:
+        """The training arguments, alike in all runs but for the seed."""
+        return dict(self.runs[0].tracked.data.params)
+
+    # What the template shows.
+    score = property(lambda self: self.shown("mAP50"))
+    map5095 = property(lambda self: self.shown("mAP50-95"))
+    precision = property(lambda self: self.shown("precision"))
+    recall = property(lambda self: self.shown("recall"))
+    untrained = property(lambda self: self.shown("untrained_mAP50"))
+    seconds = property(lambda self: self.shown("training_seconds", 1))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The latest grid, as ZenML and MLflow hold it."""
+
+    name: str
+    cells: list[TestedCell]
+    failed: list[str]
+
+    @property
+    def best(self) -> TestedCell:
+        """The cell with the highest mean mAP50."""
+        return max(self.cells, key=lambda cell: cell.mean("mAP50"))
+
+    @property
+    def candidate(self) -> Run:
+        """The best cell's run in the middle of its seeds: not the luckiest one."""
+        runs = sorted(self.best.runs, key=lambda run: run.scores["mAP50"])
+        return runs[len(runs) // 2].tracked
+
+
+def latest_grid(settings: Settings) -> Grid:
+    """Collect the runs of the latest grid.
+
+    Raises:
+        ReportError: When there is no grid yet, or none of its runs has finished.
+    """
+    from zenml.client import Client
+
+    from src.zenml_pipelines.yolo_training_pipeline import dashboard_url
+
+    client = Client()
+    tagged = client.list_pipeline_runs(
+        tags=[f"startswith:{GRID_TAG}"], sort_by="desc:created", size=1, hydrate=True
+    )
+    if not tagged.items:
+        raise ReportError("no grid has been run yet: make grid")
+    newest = max(tag.name for tag in tagged.items[0].tags if tag.name.startswith(GRID_TAG))
+    cells: dict[str, list[TestedRun]] = {}
+    failed = []
+    for run in client.list_pipeline_runs(
+        tags=[newest], sort_by="asc:created", size=1000, hydrate=True
+    ):
+        run_id = run.run_metadata.get("mlflow_run_id")
+        if not isinstance(run_id, str):
+            failed.append(run.name.rsplit("-", 3)[0])
+            continue
+        tracked = MlflowClient().get_run(run_id)
+        url = f"{settings.mlflow_url}/#/experiments/{tracked.info.experiment_id}/runs/{run_id}"
+        tested = TestedRun(tracked, dashboard_url(run.id), url)
+        cells.setdefault(tested.cell, []).append(tested)
+    if not cells:
+        raise ReportError(f"no run of {newest} has finished: make grid")
+    name = newest.removeprefix(GRID_TAG).rsplit("-", 2)[0]
+    return Grid(name, [TestedCell(cell, runs) for cell, runs in sorted(cells.items())], failed)
+
+
+def analyse(grid: Grid) -> list[str]:
+    """Return what the numbers say, and how far they can be trusted."""
+    ranked = sorted(grid.cells, key=lambda cell: cell.mean("mAP50"), reverse=True)
+    best = ranked[0]
+    lines = [f"Best cell: {best.name} with mAP50 {best.score}."]
+    if best.values("untrained_mAP50"):
+        median = statistics.median(best.values("mAP50"))
+        before = best.mean("untrained_mAP50")
+        lines.append(
+            f"Against the untrained weights at the same image size ({before:.4f}): median "
+            f"{median:.4f}, {median - before:+.4f}{_against(abs(median - before), best)}."
+        )
+    for other in ranked[1:2]:
+        gap = best.mean("mAP50") - other.mean("mAP50")
+        noisier = max(best, other, key=lambda cell: cell.spread("mAP50"))
+        lines.append(f"Ahead of {other.name} by {gap:.4f}{_against(gap, noisier)}.")
+    quick = min(ranked, key=lambda cell: cell.mean("training_seconds"))
+    if quick is not best:
+        factor = best.mean("training_seconds") / quick.mean("training_seconds")
+        lost = best.mean("mAP50") - quick.mean("mAP50")
+        lines.append(f"The quickest, {quick.name}, takes 1/{factor:.1f} of its time and scores "
+                     f"{lost:.4f} less.")  # fmt: skip
+    front = [point.name for point in report_plots.pareto_front(_points(grid))]
+    lines.append(f"Not beaten in both score and time: {', '.join(front)}.")
+    return lines
+
+
+def _against(gap: float, cell: TestedCell) -> str:
+    """Compare a difference with the spread over the seeds."""
+    if len(cell.runs) == 1:
+        return " (one seed: whether that is more than chance is unknown; see `seeds:`)"
+    spread = cell.spread("mAP50")
+    inside = "within" if gap <= spread else "more than"
+    return f" ({inside} the spread of {spread:.4f} over {len(cell.runs)} seeds)"
+
+
+def _points(grid: Grid) -> list[report_plots.Point]:
+    return [
+        report_plots.Point(cell.name, cell.mean("training_seconds"), cell.mean("mAP50"))
+        for cell in grid.cells
+    ]
+
+
+def draw(grid: Grid, folder: Path) -> None:
+    """Write the four plots into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report_plots.pareto(_points(grid), folder / "pareto.png")
+    client = MlflowClient()
+    curves = {
+        cell.name: [
+            [
+                point.value
+                for point in client.get_metric_history(run.tracked.info.run_id, "mAP50")
+                if point.step <= int(cell.params["epochs"])
+            ][: int(cell.params["epochs"])]
+            for run in cell.runs
+        ]
+        for cell in grid.cells
+    }
+    report_plots.curves(curves, folder / "curves.png")
+    axes = varying(grid.cells)
+    report_plots.heatmap(
+        [({axis: cell.params[axis] for axis in axes}, cell.mean("mAP50")) for cell in grid.cells],
+        axes,
+        folder / "heatmap.png",
+    )
+    worst = min(grid.cells, key=lambda cell: cell.mean("mAP50"))
+    with tempfile.TemporaryDirectory() as temporary:
+        pictures = {}
+        for label, cell in (("best", grid.best), ("worst", worst)):
+            run_id = cell.runs[0].tracked.info.run_id
+            pictures[f"{label}: {cell.name}"] = Path(
+                mlflow.artifacts.download_artifacts(
+                    run_id=run_id,
+                    artifact_path="val_batch0_pred.jpg",
+                    dst_path=str(Path(temporary) / label),
+                )
+            )
+        report_plots.side_by_side(pictures, folder / "predictions.png")
+
+
+def varying(cells: Sequence[TestedCell]) -> list[str]:
+    """Return the training arguments that differ between cells, epochs and imgsz first."""
+    names = [n for n in cells[0].params if len({cell.params.get(n) for cell in cells}) > 1]
+    return sorted(
+        (name for name in names if name != "seed"),
+        key=lambda name: (name not in ("epochs", "imgsz"), name),
+    )
+
+
+def write(grid: Grid, verdict: registry.Verdict, folder: Path, today: date) -> None:
+    """Write ``report.md`` and ``report.html`` beside the plots."""
+    runs = [run for cell in grid.cells for run in cell.runs]
+    origin = dict(runs[0].tracked.data.tags)
+    shared = {
+        name: value
+        for name, value in grid.cells[0].params.items()
+        if name not in (*varying(grid.cells), "seed", "model")
+    }
+    notices = []
+    if origin["dataset"] == "synthetic":
+        notices.append("Drawn people, not photos: these scores say nothing about real pictures.")
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True,
+        autoescape=False,  # noqa: S701 - Markdown; the conversion to HTML escapes
+    )  # fmt: skip
+    text = templates.get_template(TEMPLATE).render(
+        grid=grid.name,
+        date=today.isoformat(),
+        runs=runs,
+        seeds=max(len(cell.runs) for cell in grid.cells),
+        cells=[TestedCell(c.name, c.runs, best=c is grid.best) for c in grid.cells],
+        failed=grid.failed,
+        notices=notices,
+        origin=origin,
+        shared=", ".join(f"{name}={value}" for name, value in sorted(shared.items())),
+        analysis=analyse(grid),
+        verdict=verdict,
+        model=registry.MODEL,
+        scores=SCORES,
+    )
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    (folder / "report.html").write_text(to_html(text, folder), encoding="utf-8")
+
+
+def to_html(text: str, folder: Path) -> str:
+    """Return Markdown as one page that needs no other file and no network."""
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    body = body.replace("<table>", '<div class="wide"><table>').replace(
+        "</table>", "</table></div>"
+    )
+
+    def embed(match: re.Match[str]) -> str:
+        data = base64.b64encode((folder / match[1]).read_bytes()).decode()
+        return f'src="data:image/png;base64,{data}"'
+
+    body = re.sub(r'src="(plots/[a-z]+\.png)"', embed, body)
+    title = text.splitlines()[0].removeprefix("# ")
+    return _PAGE.format(title=title, body=body)
+
+
+def log(grid: Grid, verdict: registry.Verdict, folder: Path) -> None:
+    """Log the report to MLflow (an experiment of its own) and to ZenML (an artifact)."""
+    from zenml import save_artifact
+    from zenml.types import HTMLString
+
+    mlflow.set_experiment(REPORTS_EXPERIMENT)
+    mlflow.set_experiment_tag("mlflow.experimentKind", "custom_model_development")
+    with mlflow.start_run(run_name=folder.name):
+        mlflow.log_params({"grid": grid.name, "cells": len(grid.cells)})
+        mlflow.log_metrics({f"best_{score}": grid.best.mean(score) for score in SCORES})
+        mlflow.set_tags({"best": grid.best.name, "promoted": str(verdict.passed).lower()})
+        mlflow.log_artifacts(str(folder))
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    save_artifact(HTMLString(page), "grid_report")
+
+
+def make_report(settings: Settings) -> Path:
+    """Compare, decide, promote where the gate says so, write and log; return the folder."""
+    grid = latest_grid(settings)
+    verdict = registry.judge(grid.candidate)
+    if verdict.passed:
+        version = registry.promote(grid.candidate, settings, "; ".join(verdict.reasons))
+        where = registry.version_url(settings, version)
+        verdict.reasons.append(
+            f"Registered as [{registry.MODEL} version {version.version}]({where})"
+        )
+    today = date.today()
+    folder = REPORTS / f"{today.isoformat()}-{grid.name}"
+    draw(grid, folder / "plots")
+    write(grid, verdict, folder, today)
+    log(grid, verdict, folder)
+    for line in (*analyse(grid), verdict.headline, *verdict.reasons):
+        print(line)
+    return folder
+
+
+def main() -> int:
+    """Run the command line."""
+    argparse.ArgumentParser(prog="python -m src.report", description=__doc__).parse_args()
+    try:
+        settings = load_settings()
+        use_stack(settings)
+        folder = make_report(settings)
+    except (DatasetError, ReportError, SettingsError, registry.RegistryError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"report: {folder.relative_to(ROOT)}/report.html")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
