@@ -47,6 +47,15 @@ rollback: ## Go back to the previous champion
 predict: ## Detect people in SOURCE (image, folder or video) with the champion
 	@scripts/run-decision.sh predict
 
+##@ Cluster
+.PHONY: ray-head ray-worker ray-stop
+ray-head: setup ## Make this machine the head of a Ray cluster (RAY_PORT, CPUS)
+	@scripts/start-ray-node.sh head
+ray-worker: setup ## Add this machine to a cluster (RAY_ADDRESS=host:port, CPUS)
+	@scripts/start-ray-node.sh worker
+ray-stop: ## Stop this machine's Ray node
+	@scripts/stop-ray-node.sh
+
 ##@ Development
 .PHONY: test lint lock
 test: setup ## Unit, shell and end-to-end tests (ONLY=unit, shell or e2e)

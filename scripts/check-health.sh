@@ -39,12 +39,14 @@ check_exposure() {
 }
 
 check_services() {
-  local service fault taken
+  local service fault taken ports='MINIO_PORT MLFLOW_PORT ZENML_PORT'
+  [ "$BACKEND" != docker ] || ports="$ports MINIO_CONSOLE_PORT"
   if [ ! -f "$STATE/backend" ]; then
     good "the services don't run (make up starts them on the $BACKEND backend: $BACKEND_REASON)"
     if backend_check; then good "the $BACKEND backend can run here"; else FAILED=1; fi
-    if taken=$("$PYTHON_BIN" -m src.processes ports MINIO_PORT MLFLOW_PORT ZENML_PORT); then
-      good "ports $MINIO_PORT, $MLFLOW_PORT and $ZENML_PORT are free"
+    # shellcheck disable=SC2086 # their names, one word each
+    if taken=$("$PYTHON_BIN" -m src.processes ports $ports); then
+      good "the ports are free ($ports)"
     else
       bad "$taken"
     fi

@@ -112,6 +112,7 @@ fill_secrets() {
         esac
         printf 'COMPOSE_PROJECT_NAME=%s\n' "$DOCKER_PROJECT"
         ;;
+      '#'* | *_ACCESS_KEY=) printf '%s\n' "$line" ;;
       *_PASSWORD= | *_KEY=) printf '%s%s\n' "$line" "$(random_secret)" ;;
       *) printf '%s\n' "$line" ;;
     esac

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Print the services' last log lines.
 # Usage: show-logs.sh
-# Variables: SERVICE (object-store, mlflow or zenml; default all), LINES (default 100), FOLLOW=1
+# Variables: SERVICE (object-store, mlflow, zenml, on Docker mysql; default all), LINES (default 100), FOLLOW=1
 set -Eeuo pipefail
 lines=${LINES:-100} # before bash sets its own LINES
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
@@ -9,8 +9,8 @@ lines=${LINES:-100} # before bash sets its own LINES
 
 main() {
   case ${SERVICE:-} in
-    '' | object-store | mlflow | zenml) ;;
-    *) die "SERVICE=$SERVICE: choose object-store, mlflow or zenml" ;;
+    '' | object-store | mlflow | zenml | mysql) ;;
+    *) die "SERVICE=$SERVICE: choose object-store, mlflow, zenml, or on Docker mysql" ;;
   esac
   load_settings
   choose_backend

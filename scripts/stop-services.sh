@@ -13,7 +13,7 @@ main() {
   choose_backend
   backend_down
   rm -f "$STATE/backend"
-  say "services: stopped ($BACKEND); their data stays in .stack/: make up brings them back"
+  say "services: stopped ($BACKEND); their data stay: make up brings them back"
 }
 
 main "$@"

@@ -189,6 +189,8 @@ def _checked(weights: Path, known: Inputs | None) -> str:
     try:
         task = YOLO(weights).task
     except Exception as error:
+        if weights.parent == DOWNLOADS:
+            weights.unlink()  # so that the next try downloads it anew
         raise InputsError(
             f"WEIGHTS: {weights} does not load as a YOLO checkpoint ({type(error).__name__}): "
             "give a .pt file of Ultralytics"

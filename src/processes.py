@@ -2,11 +2,14 @@
 
 Usage: ``python -m src.processes ports MLFLOW_PORT…`` prints a line for each that is taken and
 then exits 1;
-``python -m src.processes end`` ends every process that carries this checkout's mark.
+``python -m src.processes end`` ends every process that carries this checkout's mark;
+``python -m src.processes ray-node`` exits 0 when this checkout runs a Ray node, and
+``python -m src.processes end-ray-node`` ends it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -17,6 +20,8 @@ import psutil
 from src.settings import ROOT, load_settings
 
 MARK = "ZENML_CV_YOLO_CHECKOUT"  # in the environment of every process that supervisor starts
+RAY_MARK = "ZENML_CV_YOLO_RAY_NODE"  # in the environment of every process of a Ray node
+RAY_GRACE = 3.0  # Ray's head does not end when asked, and keeps nothing
 GRACE = 20.0  # seconds between asking a process to end and ending it
 # juicefs overwrites the memory that its environment is read from, and is known by this instead.
 JUICEFS_META = "sqlite3://.stack/native/object-store/meta.db"
@@ -48,31 +53,37 @@ def port_holder(address: str, port: int) -> str | None:
     return "another process"
 
 
-def own_processes() -> list[psutil.Process]:
-    """Return the processes of this checkout's services, other than this one."""
+def own_processes(mark: str = MARK) -> list[psutil.Process]:
+    """Return the processes of this checkout's services, or Ray node, other than this one."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and _is_own(process):
+            if process.pid != os.getpid() and _is_own(process, mark):
                 found.append(process)
         except psutil.Error:  # ended meanwhile, or another user's
             continue
     return found
 
 
-def _is_own(process: psutil.Process) -> bool:
-    if process.environ().get(MARK) == str(ROOT):
+def _is_own(process: psutil.Process, mark: str) -> bool:
+    if process.environ().get(mark) == str(ROOT):
         return True
-    return JUICEFS_META in process.cmdline() and process.cwd() == str(ROOT)
+    return mark == MARK and JUICEFS_META in process.cmdline() and process.cwd() == str(ROOT)
 
 
-def end_own_processes() -> None:
+def end_own_processes(mark: str = MARK, grace: float = GRACE) -> None:
     """End what is left of this checkout's services, such as children of a killed supervisor."""
-    processes = own_processes()
+    marked = own_processes(mark)
+    processes = set(marked)
+    for process in marked:  # children that rename themselves lose the mark
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes.update(process.children(recursive=True))
     for process in processes:
-        process.terminate()
-    for process in psutil.wait_procs(processes, timeout=GRACE)[1]:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
+            process.terminate()
+    for process in psutil.wait_procs(processes, timeout=grace)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def main(arguments: list[str]) -> int:
@@ -89,6 +100,10 @@ def main(arguments: list[str]) -> int:
             return int(taken)
         case ["end"]:
             end_own_processes()
+        case ["ray-node"]:
+            return int(not own_processes(RAY_MARK))
+        case ["end-ray-node"]:
+            end_own_processes(RAY_MARK, RAY_GRACE)
         case _:
             print(__doc__, file=sys.stderr)
             return 2

@@ -20,6 +20,7 @@ from src.settings import ROOT
 Recipe = dict[str, Any]
 
 REQUIRED = ("epochs", "imgsz", "batch", "seed")
+LEAST = {"epochs": 1, "imgsz": 1, "batch": 1, "seed": 0}
 STRIDE = 32  # px; YOLOv8 halves the image five times
 RUN_PREFIX = "zenml_yolo_tiny"
 # What the trainer itself decides, or what is not about training.
@@ -74,14 +75,16 @@ def read_grid(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
     axes = {axis: [overrides[axis]] if axis in overrides else v for axis, v in axes.items()}
     if "seed" in overrides:
         seeds = [overrides["seed"]]
+    recipes = [
+        (base | {"seed": seed} | dict(overrides) | dict(zip(axes, values, strict=True)), seed)
+        for values in itertools.product(*axes.values())
+        for seed in seeds
+    ]
+    _raise([fault for recipe, _ in recipes for fault in _faults(recipe)], path)
     cells = []
-    for values in itertools.product(*axes.values()):
-        varied = dict(zip(axes, values, strict=True))
-        for seed in seeds:
-            recipe = base | {"seed": seed} | dict(overrides) | varied
-            check_recipe(recipe, path)
-            group = cell_name(recipe, varied)
-            cells.append(Cell(group + (f"_s{seed}" if len(seeds) > 1 else ""), recipe, group))
+    for recipe, seed in recipes:
+        group = cell_name(recipe, {axis: recipe[axis] for axis in axes})
+        cells.append(Cell(group + (f"_s{seed}" if len(seeds) > 1 else ""), recipe, group))
     names = [cell.run_name for cell in cells]
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins:
@@ -101,27 +104,37 @@ def check_recipe(recipe: Recipe, path: Path) -> None:
     Raises:
         RecipeError: Naming each missing, unknown or reserved argument and each wrong value.
     """
+    _raise(_faults(recipe), path)
+
+
+def _faults(recipe: Recipe) -> list[str]:
     from ultralytics.cfg import check_cfg  # 2 s, and needed by every training anyway
     from ultralytics.utils import DEFAULT_CFG_DICT
 
     faults = [f"{name} is missing" for name in REQUIRED if name not in recipe]
-    faults += [f"{name} is set by the trainer" for name in recipe if name in RESERVED]
-    unknown = [name for name in recipe if name not in DEFAULT_CFG_DICT and name not in RESERVED]
-    faults += [f"{name} is no training argument of Ultralytics" for name in unknown]
-    for name, least in (("epochs", 1), ("imgsz", 1), ("batch", 1), ("seed", 0)):
-        value = recipe.get(name, least)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            faults.append(f"{name}={value}: a whole number from {least}")
-        elif name == "imgsz" and name in recipe and value % STRIDE:
-            near = max(STRIDE, round(value / STRIDE) * STRIDE)
-            faults.append(f"imgsz={value} is no multiple of {STRIDE}: try {near}")
-    if not faults:
-        try:
-            check_cfg(dict(recipe))
-        except (TypeError, ValueError) as error:
-            faults.append(str(error))
+    for name, value in recipe.items():
+        if name in RESERVED:
+            faults.append(f"{name} is set by the trainer")
+        elif name not in DEFAULT_CFG_DICT:
+            faults.append(f"{name} is no training argument of Ultralytics")
+        elif name in LEAST:
+            if not isinstance(value, int) or isinstance(value, bool) or value < LEAST[name]:
+                faults.append(f"{name}={value}: a whole number from {LEAST[name]}")
+            elif name == "imgsz" and value % STRIDE:
+                near = max(STRIDE, round(value / STRIDE) * STRIDE)
+                faults.append(f"imgsz={value} is no multiple of {STRIDE}: try {near}")
+        else:
+            try:
+                check_cfg({name: value})
+            except (TypeError, ValueError) as error:
+                faults.append(str(error))
+    return faults
+
+
+def _raise(faults: list[str], path: Path) -> None:
     if faults:
-        raise RecipeError("\n".join(f"{_shown(path)}: {fault}" for fault in faults))
+        unique = dict.fromkeys(faults)  # the cells of a grid share most of theirs
+        raise RecipeError("\n".join(f"{_shown(path)}: {fault}" for fault in unique))
 
 
 def _mapping(path: Path) -> Recipe:

@@ -55,7 +55,7 @@ class ReportError(Exception):
 
 
 @dataclass(frozen=True)
-class TestedRun:
+class ReportedRun:
     """One finished run of the grid."""
 
     tracked: Run  # in MLflow
@@ -75,11 +75,11 @@ class TestedRun:
 
 
 @dataclass(frozen=True)
-class TestedCell:
+class ReportedCell:
     """A cell of the grid: one run, or one for each seed."""
 
     name: str
-    runs: list[TestedRun]
+    runs: list[ReportedRun]
     best: bool = False
 
     def values(self, metric: str) -> list[float]:
@@ -121,11 +121,11 @@ class Grid:
     """The latest grid, as ZenML and MLflow hold it."""
 
     name: str
-    cells: list[TestedCell]
+    cells: list[ReportedCell]
     failed: list[str]
 
     @property
-    def best(self) -> TestedCell:
+    def best(self) -> ReportedCell:
         """The cell with the highest mean mAP50."""
         return max(self.cells, key=lambda cell: cell.mean("mAP50"))
 
@@ -153,7 +153,7 @@ def latest_grid(settings: Settings) -> Grid:
     if not tagged.items:
         raise ReportError("no grid has been run yet: make grid")
     newest = max(tag.name for tag in tagged.items[0].tags if tag.name.startswith(GRID_TAG))
-    cells: dict[str, list[TestedRun]] = {}
+    cells: dict[str, list[ReportedRun]] = {}
     failed = []
     for run in client.list_pipeline_runs(
         tags=[newest], sort_by="asc:created", size=1000, hydrate=True
@@ -164,12 +164,12 @@ def latest_grid(settings: Settings) -> Grid:
             continue
         tracked = MlflowClient().get_run(run_id)
         url = f"{settings.mlflow_url}/#/experiments/{tracked.info.experiment_id}/runs/{run_id}"
-        tested = TestedRun(tracked, dashboard_url(run.id), url)
+        tested = ReportedRun(tracked, dashboard_url(run.id), url)
         cells.setdefault(tested.cell, []).append(tested)
     if not cells:
         raise ReportError(f"no run of {newest} has finished: make grid")
     name = newest.removeprefix(GRID_TAG).rsplit("-", 2)[0]
-    return Grid(name, [TestedCell(cell, runs) for cell, runs in sorted(cells.items())], failed)
+    return Grid(name, [ReportedCell(cell, runs) for cell, runs in sorted(cells.items())], failed)
 
 
 def analyse(grid: Grid) -> list[str]:
@@ -199,7 +199,7 @@ def analyse(grid: Grid) -> list[str]:
     return lines
 
 
-def _against(gap: float, cell: TestedCell) -> str:
+def _against(gap: float, cell: ReportedCell) -> str:
     """Compare a difference with the spread over the seeds."""
     if len(cell.runs) == 1:
         return " (one seed: whether that is more than chance is unknown; see `seeds:`)"
@@ -253,7 +253,7 @@ def draw(grid: Grid, folder: Path) -> None:
         report_plots.side_by_side(pictures, folder / "predictions.png")
 
 
-def varying(cells: Sequence[TestedCell]) -> list[str]:
+def varying(cells: Sequence[ReportedCell]) -> list[str]:
     """Return the training arguments that differ between cells, epochs and imgsz first."""
     names = [n for n in cells[0].params if len({cell.params.get(n) for cell in cells}) > 1]
     return sorted(
@@ -283,7 +283,7 @@ def write(grid: Grid, verdict: registry.Verdict, folder: Path, today: date) -> N
         date=today.isoformat(),
         runs=runs,
         seeds=max(len(cell.runs) for cell in grid.cells),
-        cells=[TestedCell(c.name, c.runs, best=c is grid.best) for c in grid.cells],
+        cells=[ReportedCell(c.name, c.runs, best=c is grid.best) for c in grid.cells],
         failed=grid.failed,
         notices=notices,
         origin=origin,

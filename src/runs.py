@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from src.settings import Settings
@@ -23,9 +24,25 @@ def runs_folder(settings: Settings) -> Path:
     return settings.backend_state / "runs"
 
 
+def new_name(run_name: str) -> str:
+    """Return a name for a ZenML run, which must be unique: the MLflow run's with the time."""
+    return f"{run_name}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
+
+
 @contextmanager
 def claim(settings: Settings, name: str) -> Iterator[Path]:
     """Own the run ``name``: yield its folder, which takes this process's temporary files too."""
+    with own(settings, name) as folder:
+        elsewhere, tempfile.tempdir = tempfile.tempdir, str(folder)
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = elsewhere
+
+
+@contextmanager
+def own(settings: Settings, name: str) -> Iterator[Path]:
+    """Own the run ``name``, which may run in another process or on another machine."""
     base = runs_folder(settings)
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Locked before it gets its name, so that nobody ever finds it without its owner.
@@ -34,11 +51,9 @@ def claim(settings: Settings, name: str) -> Iterator[Path]:
     with (fresh / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         fresh.rename(folder)
-        elsewhere, tempfile.tempdir = tempfile.tempdir, str(folder)
         try:
             yield folder
         finally:
-            tempfile.tempdir = elsewhere
             shutil.rmtree(folder)
 
 

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".stack"
@@ -33,6 +33,36 @@ Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./:@-]+$", min_length=32)]
 # Three characters or more: the store silently disables a shorter access key.
 AccessKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", min_length=3, max_length=20)]
 Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")]
+
+
+# Two of a group with the same value would be one service, bucket or user.
+DISTINCT = {
+    "the ports": ("ZENML_PORT", "MLFLOW_PORT", "MINIO_PORT", "MINIO_CONSOLE_PORT"),
+    "the buckets": ("ZENML_BUCKET", "MLFLOW_BUCKET", "DVC_BUCKET"),
+    "the store's users": (
+        "MINIO_ROOT_USER",
+        "ZENML_S3_ACCESS_KEY",
+        "MLFLOW_S3_ACCESS_KEY",
+        "DVC_S3_ACCESS_KEY",
+    ),
+}
+# What of a person's own environment would lead the clients elsewhere.
+FOREIGN = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_REGISTRY_URI",
+    "MLFLOW_RUN_ID",
+    "MLFLOW_TRACKING_TOKEN",
+    "ZENML_ACTIVE_PROJECT_ID",
+    "ZENML_ACTIVE_STACK_ID",
+    "ZENML_STORE_API_TOKEN",
+    "ZENML_STORE_PASSWORD",
+    "ZENML_STORE_USERNAME",
+)
 
 
 class SettingsError(Exception):
@@ -72,6 +102,7 @@ class Settings(BaseModel):
     zenml_jwt_secret_key: Key
     zenml_encryption_key: Key
     mlflow_server_secret_key: Key
+    ray_secret_key: Key = ""  # blank until `make setup` of this version has run
 
     compose_project_name: str = ""
     mysql_image: Word
@@ -89,31 +120,12 @@ class Settings(BaseModel):
     @classmethod
     def _connectable(cls, value: str) -> str:
         try:
-            unspecified = ipaddress.ip_address(value).is_unspecified
+            unspecified = ipaddress.IPv4Address(value).is_unspecified
         except ValueError:
-            raise ValueError("must be an IP address of this machine, such as 127.0.0.1") from None
+            raise ValueError("must be an IPv4 address of this machine, such as 127.0.0.1") from None
         if unspecified:
             raise ValueError(f"{value} is no address that clients can connect to: name one")
         return value
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        groups = {
-            "the ports": ("zenml_port", "mlflow_port", "minio_port", "minio_console_port"),
-            "the buckets": ("zenml_bucket", "mlflow_bucket", "dvc_bucket"),
-            "the store's users": (
-                "minio_root_user",
-                "zenml_s3_access_key",
-                "mlflow_s3_access_key",
-                "dvc_s3_access_key",
-            ),
-        }
-        for what, names in groups.items():
-            values = [getattr(self, name) for name in names]
-            if len(set(values)) < len(values):
-                listed = ", ".join(f"{n.upper()}={v}" for n, v in zip(names, values, strict=True))
-                raise ValueError(f"{what} must differ from each other ({listed})")
-        return self
 
     @property
     def loopback(self) -> bool:
@@ -164,6 +176,13 @@ def read_env_file(path: Path) -> dict[str, str]:
         SettingsError: Naming every line that is not ``KEY=value`` with the characters that the
             shell, Compose and Python read alike, and every key that stands there twice.
     """
+    values, faults = _parse(path)
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return values
+
+
+def _parse(path: Path) -> tuple[dict[str, str], list[str]]:
     values: dict[str, str] = {}
     faults: list[str] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -171,18 +190,16 @@ def read_env_file(path: Path) -> dict[str, str]:
             continue
         match = _LINE.fullmatch(line)
         if match is None:
-            key = line.split("=", 1)[0].strip()
+            key = re.match(r"\W*(export\s+)?(\w*)", line)
             faults.append(
-                f"{path.name} line {number} ({key}): write KEY=value with A-Z a-z 0-9 _ . / : @ - "
-                "only, no quotes, spaces or comment behind it"
+                f"{path.name} line {number} ({key[2] if key else ''}): write KEY=value with "
+                "A-Z a-z 0-9 _ . / : @ - only, no quotes, spaces or comment behind it"
             )
         elif match["key"] in values:
             faults.append(f"{path.name} line {number}: {match['key']} is set twice: remove one")
         else:
             values[match["key"]] = match["value"]
-    if faults:
-        raise SettingsError("\n".join(faults))
-    return values
+    return values, faults
 
 
 def load_settings(
@@ -190,26 +207,33 @@ def load_settings(
     env_file: Path = ENV_FILE,
     example_file: Path = EXAMPLE_FILE,
 ) -> Settings:
-    """Read and check the settings; a blank value counts as not set.
+    """Read and check the settings, or return those that this process was given.
+
+    A blank value counts as not set.
 
     Raises:
         SettingsError: With one line for every missing, wrong or unknown setting.
     """
+    if _given is not None:
+        return _given
     defaults = read_env_file(example_file)
     if not env_file.is_file():
         raise SettingsError(f"{env_file.name} is missing: run `make setup`")
-    chosen = read_env_file(env_file)
-    faults = [
+    chosen, faults = _parse(env_file)
+    faults += [
         f"{env_file.name}: unknown setting {key}{_suggest(key, defaults)}"
         for key in chosen
         if key not in defaults
     ]
     merged = {
-        key.lower(): environ.get(key) or chosen.get(key) or default or None
-        for key, default in defaults.items()
+        key: environ.get(key) or chosen.get(key) or default for key, default in defaults.items()
     }
+    for what, names in DISTINCT.items():
+        if len({merged[name] for name in names}) < len(names):
+            listed = ", ".join(f"{name}={merged[name]}" for name in names)
+            faults.append(f"{what} must differ from each other ({listed})")
     try:
-        settings = Settings.model_validate({k: v for k, v in merged.items() if v is not None})
+        settings = Settings.model_validate({k.lower(): v for k, v in merged.items() if v})
     except ValidationError as error:
         faults += [_explain(dict(fault)) for fault in error.errors()]
         raise SettingsError("\n".join(faults)) from None
@@ -231,6 +255,17 @@ def _explain(fault: dict[str, object]) -> str:
         return f"{name} is not set: run `make setup`, or set it in .env"
     message = str(fault["msg"]).removeprefix("Value error, ")
     return f"{name}: {message}: change it in .env" if name else message
+
+
+_given: Settings | None = None
+
+
+def give(settings: Settings, api_key: str) -> None:
+    """Make a process without ``.env``, a cluster's worker, a client; all stays in its memory."""
+    global _given
+    _given = settings
+    use_stack(settings)
+    os.environ["ZENML_STORE_API_KEY"] = api_key
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
@@ -279,7 +314,7 @@ def client_environment(settings: Settings) -> dict[str, str]:
 
 def use_stack(settings: Settings) -> None:
     """Make this process a client of the stack; call it before importing ZenML or MLflow."""
-    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+    for name in FOREIGN:
         os.environ.pop(name, None)
     os.environ.update(client_environment(settings))
     (STATE / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -46,6 +48,7 @@ ARTIFACTS = (
     "weights/best.pt",
 )
 SCORE_BATCH = 8  # images; the same for every model, so that scores compare
+ORIGIN = ROOT / "origin.json"  # beside code that was sent to a cluster's worker
 INTEGRATIONS = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 
 Metrics = dict[str, float]
@@ -58,6 +61,7 @@ class Watch:
 
     on_epoch: Callable[[str, int, int, Metrics], None] = lambda *_: None  # run, epoch, epochs
     stopped: Callable[[], bool] = lambda: False
+    node: str = socket.gethostname()  # where it runs
 
 
 WATCH = Watch()
@@ -222,11 +226,16 @@ def provenance(dataset_md5: str, kind: str, weights: str, weights_sha256: str) -
         "dataset_md5": dataset_md5,
         "weights": weights,
         "weights_sha256": weights_sha256,
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
+        "node": WATCH.node,
     }
 
 
-def _git_commit() -> str:
+def git_commit() -> str:
+    """Return the checkout's commit, ``+changes`` where the code differs from it."""
+    if ORIGIN.is_file():
+        return str(json.loads(ORIGIN.read_text())["git_commit"])
+
     def git(*words: str) -> str:
         return subprocess.run(
             ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False

@@ -125,7 +125,7 @@ native_start_supervisor() {
     TMPDIR="$BACKEND_STATE/tmp" LANG="${LANG:-C.UTF-8}" PYTHONUNBUFFERED=1 ZENML_CV_YOLO_CHECKOUT="$ROOT" \
     ZENML_ANALYTICS_OPT_IN=false MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true \
     AWS_EC2_METADATA_DISABLED=true AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
-    ZENML_LOGGING_COLORS_DISABLED=true "$PYTHON_BIN" -m supervisor.supervisord -c "$NATIVE_CONF")
+    ZENML_LOGGING_COLORS_DISABLED=true "$PYTHON_BIN" -m supervisor.supervisord -c "$NATIVE_CONF" 9<&-)
 }
 
 backend_up() {

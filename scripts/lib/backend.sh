@@ -8,6 +8,22 @@
 #   backend_down          stop everything, keep every byte
 #   backend_destroy       stop everything and delete the services' data
 
+# Docker where it can be used, else native. Data that the other backend holds is worth a word.
+choose_automatically() {
+  local other fault
+  BACKEND_STATE=$STATE/docker
+  # shellcheck source=scripts/backends/docker.sh
+  . "$ROOT/scripts/backends/docker.sh"
+  fault=$(docker_faults)
+  if [ -z "$fault" ]; then
+    BACKEND=docker other=native BACKEND_REASON="an engine and Compose v2 answer"
+  else
+    BACKEND=native other=docker BACKEND_REASON=${fault%%: *}
+  fi
+  [ ! -f "$STATE/$other/applied.env" ] ||
+    BACKEND_REASON="$BACKEND_REASON; earlier data are in the $other backend: MODE=$other"
+}
+
 # Set BACKEND: the one that runs, else what MODE says.
 choose_backend() {
   local running=''
@@ -17,7 +33,7 @@ choose_backend() {
     [ "$MODE" = auto ] || [ "$MODE" = "$running" ] ||
       die "this checkout runs on the $running backend: make down first, then MODE=$MODE"
   elif [ "$MODE" = auto ]; then
-    BACKEND=native BACKEND_REASON="no Docker backend in this version"
+    choose_automatically
   else
     BACKEND=$MODE BACKEND_REASON="MODE=$MODE"
   fi

@@ -30,21 +30,18 @@ ensure_private_folder() {
   [ -d "$1" ] || (umask 077 && mkdir -p "$1")
 }
 
-# One script at a time may change the services of this checkout. The lock is released when the
-# script ends; one whose owner is gone is taken over.
+# One script at a time may change the services of this checkout. The lock is the system's own, on a
+# file that is always there; it is held until this script ends, however it ends. Who starts a daemon
+# closes descriptor 9 for it.
 take_lock() {
-  local lock=$STATE/lock owner deadline=$((SECONDS + 300)) told=''
-  ensure_private_folder "$STATE"
-  until (set -o noclobber && echo $$ >"$lock") 2>/dev/null; do
-    owner=$(cat "$lock" 2>/dev/null) || continue # released between the two lines
-    if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then
-      rm -f "$lock"
-      continue
-    fi
-    [ -n "$told" ] || say "waiting for pid $owner, which is changing this checkout's services"
-    told=yes
-    [ "$SECONDS" -lt "$deadline" ] || die "pid $owner still holds $lock"
-    sleep 0.2
-  done
-  trap 'rm -f "$STATE/lock"' EXIT
+  exec 9<"$ROOT/scripts/lib/env.sh"
+  "$PYTHON_BIN" -c '
+import fcntl, signal, sys
+try:
+    fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("waiting for another make that is changing the services", file=sys.stderr, flush=True)
+    signal.alarm(600)
+    fcntl.flock(9, fcntl.LOCK_EX)
+' || die "another make is still changing this checkout's services: let it end, or end it"
 }

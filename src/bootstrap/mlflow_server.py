@@ -39,7 +39,11 @@ def converge(settings: Settings) -> None:
 
 def _change(settings: Settings, old: SignIn, new: SignIn) -> None:
     if new.username == old.username:
-        body = {"username": new.username, "password": new.password}
+        body = {
+            "username": new.username,
+            "password": new.password,
+            "current_password": old.password,
+        }
         _call(settings, old, "PATCH", "users/update-password", body)
         return
     body = {"username": new.username, "password": new.password}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import shutil
 import sys
 import tempfile
@@ -34,6 +35,11 @@ def main() -> int:
             ensure(settings, force=arguments.force)
     except (DatasetError, DownloadError, InputsError, SettingsError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: {error.strerror}: make room, then make data again", file=sys.stderr)
         return 1
     return 0
 
@@ -86,7 +92,10 @@ def _is_stale(kind: Kind, settings: Settings) -> bool:
     if kind == "synthetic":
         return built.source_sha256 != sha256(Path(synthetic.__file__))
     if settings.coco128_url.startswith("file:"):
-        return built.source_sha256 != sha256(photos(settings))
+        try:
+            return built.source_sha256 != sha256(photos(settings))
+        except DownloadError:
+            return False  # the stick is unplugged: what was built from it still holds
     return False  # an address names the same archive, which need not be fetched to know
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import random
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from src.datasets import IMAGE_SIZE, DatasetError
 
@@ -44,8 +45,8 @@ def build_coco128(folder: Path, archive: Path) -> None:
                 for name in names[start : start + count]:
                     _write(packed, members, name, folder, split)
                 start += count
-    except (zipfile.BadZipFile, EOFError, UnidentifiedImageError) as error:
-        raise DatasetError(f"{archive} is truncated or no zip archive ({error})") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{archive} is damaged or no zip archive ({error})") from error
 
 
 class _Members:
@@ -61,7 +62,7 @@ def _members(packed: zipfile.ZipFile, archive: Path) -> _Members:
     unpacked = 0
     for info in packed.infolist():
         path = PurePosixPath(info.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
             raise DatasetError(
                 f"{archive.name}: member {info.filename!r} leaves the folder: refused"
             )
@@ -90,8 +91,12 @@ def _write(packed: zipfile.ZipFile, members: _Members, name: str, folder: Path, 
     label_file = folder / "labels" / split / f"{name}.txt"
     for file in (image_file, label_file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(io.BytesIO(packed.read(members.images[name]))) as photo:
-        # Labels are relative to the edges, so they survive the squeeze.
-        small = photo.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+    content = packed.read(members.images[name])
+    try:
+        with Image.open(io.BytesIO(content)) as photo:
+            # Labels are relative to the edges, so they survive the squeeze.
+            small = photo.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+    except Exception as error:
+        raise DatasetError(f"{name}.jpg in the archive can't be read ({error})") from error
     small.save(image_file, quality=JPEG_QUALITY)
     label_file.write_text("\n".join(_people(packed, members, name)) + "\n")

@@ -30,16 +30,31 @@ def configure_remote(settings: Settings) -> None:
     """
     config = configparser.ConfigParser(interpolation=None)
     config["core"] = {"site_cache_dir": str(STATE / "dvc")}
-    config[f"'remote \"{REMOTE}\"'"] = {
+    config[f"'remote \"{REMOTE}\"'"] = _remote(settings)
+    text = io.StringIO()
+    config.write(text)
+    if not LOCAL_CONFIG.is_file() or LOCAL_CONFIG.read_text() != text.getvalue():
+        write_private(LOCAL_CONFIG, text.getvalue())
+
+
+def _remote(settings: Settings) -> dict[str, str]:
+    return {
         "url": f"s3://{settings.dvc_bucket}",
         "endpointurl": settings.store_url,
         "access_key_id": settings.dvc_s3_access_key,
         "secret_access_key": settings.dvc_s3_secret_key,
     }
-    text = io.StringIO()
-    config.write(text)
-    if not LOCAL_CONFIG.is_file() or LOCAL_CONFIG.read_text() != text.getvalue():
-        write_private(LOCAL_CONFIG, text.getvalue())
+
+
+def bring(settings: Settings) -> None:
+    """Bring the pointer's version to code that has no repository around it; no key is written."""
+    from dvc.repo import Repo
+
+    if not LOCAL_CONFIG.parent.is_dir():
+        Repo.init(str(ROOT), no_scm=True)
+    if not FOLDER.is_dir():
+        remote = {"core": {"remote": REMOTE}, "remote": {REMOTE: _remote(settings)}}
+        Repo(str(ROOT), config=remote).pull(targets=[str(POINTER)])
 
 
 def pointer_md5() -> str | None:

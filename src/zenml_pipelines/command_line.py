@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Job:
     force: bool
     grid: str | None = None  # a grid's file in place of the shipped one
     jobs: int | None = None  # cells side by side
+    ray_address: str | None = None  # of the cluster to run on, host:port
 
 
 def run(command: Callable[[Job], int], description: str, *, for_grid: bool = False) -> int:
@@ -93,4 +95,5 @@ def _job(arguments: argparse.Namespace) -> Job:
         force=arguments.force,
         grid=getattr(arguments, "grid", None),
         jobs=getattr(arguments, "jobs", None),
+        ray_address=os.environ.get("RAY_ADDRESS"),
     )

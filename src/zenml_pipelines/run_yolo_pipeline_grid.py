@@ -12,8 +12,8 @@ from rich.table import Table
 from src.recipes import Cell, read_grid
 from src.settings import ROOT
 from src.summary import SCORES
+from src.zenml_pipelines import cluster, grid_workers
 from src.zenml_pipelines.command_line import Job, run
-from src.zenml_pipelines.grid_workers import default_jobs, run_cells
 from src.zenml_pipelines.outcome import Failed, Finished, Outcome
 from src.zenml_pipelines.progress import Progress
 
@@ -22,7 +22,10 @@ def grid(job: Job) -> int:
     """Train what the cache lacks and print a table; 1 when a cell has failed."""
     path = ROOT / (job.grid or f"configs/grid{job.inputs.recipe_suffix}.yaml")
     cells = read_grid(path, job.overrides)
-    jobs = min(job.jobs or default_jobs(len(cells)), len(cells))
+    run_cells, fitting = grid_workers.run_cells, grid_workers.default_jobs(len(cells))
+    if job.ray_address:
+        run_cells, fitting = cluster.run_cells, cluster.connect(job)
+    jobs = min(job.jobs or fitting, len(cells))
     # What `make report` finds the cells of this grid by.
     tags = [f"grid-{path.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"]
     done: dict[str, Outcome] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from zenml import log_metadata, pipeline
@@ -19,7 +18,7 @@ from zenml.logger import ZenMLConsoleHandler
 from src import summary
 from src.inputs import Inputs
 from src.recipes import Cell
-from src.runs import claim
+from src.runs import claim, new_name
 from src.settings import load_settings
 from src.zenml_pipelines.outcome import Finished
 from src.zenml_pipelines.recovery import mark_ended
@@ -41,20 +40,27 @@ def yolo_training_pipeline(
 
 
 def run_cell(
-    cell: Cell, inputs: Inputs, dataset_md5: str, *, force: bool, tags: Sequence[str] = ()
+    cell: Cell,
+    inputs: Inputs,
+    dataset_md5: str,
+    *,
+    force: bool,
+    tags: Sequence[str] = (),
+    name: str | None = None,
 ) -> Finished:
     """Run the pipeline for one cell; ``force`` ignores the cache.
 
     The figures go to the run's metadata from here, not from a step, so that a run out of the
     cache has them too. ZenML wants names that are unique, and resumes an MLflow run of the same
     name: the time makes ZenML's name unique, and the training gives the MLflow run the cell's own.
+    Whoever must know ZenML's name beforehand gives one made by ``new_name``.
 
     Raises:
         KeyboardInterrupt: After marking the run as stopped, in ZenML and in MLflow.
     """
     _narrate_less()
     started = time.monotonic()
-    name = f"{cell.run_name}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
+    name = name or new_name(cell.run_name)
     configured = yolo_training_pipeline.with_options(
         run_name=name, enable_cache=not force, tags=[cell.run_name, *tags]
     )

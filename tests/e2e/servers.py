@@ -13,20 +13,30 @@ from tests.e2e.conftest import Checkout
 EXPERIMENT = "cv_yolo_tiny"
 
 
+def host(checkout: Checkout) -> str:
+    """The host name that clients use."""
+    return checkout.variables.get("BIND_ADDRESS", "localhost")
+
+
 class MLflow:
     """MLflow's REST API."""
 
     def __init__(self, checkout: Checkout) -> None:
         port = checkout.variables.get("MLFLOW_PORT") or checkout.settings["MLFLOW_PORT"]
-        self.url = f"http://localhost:{port}"
+        self.url = f"http://{host(checkout)}:{port}"
+        # Asked for only where the servers listen on an address that is not loopback.
+        s = checkout.settings
+        self.auth = (s["MLFLOW_ADMIN_USERNAME"], s["MLFLOW_ADMIN_PASSWORD"])
 
     def post(self, path: str, **body: Any) -> dict[str, Any]:
-        answer = requests.post(f"{self.url}/api/2.0/mlflow/{path}", json=body, timeout=30)
+        url = f"{self.url}/api/2.0/mlflow/{path}"
+        answer = requests.post(url, json=body, auth=self.auth, timeout=30)
         answer.raise_for_status()
         return answer.json()
 
     def get(self, path: str, **parameters: Any) -> dict[str, Any]:
-        answer = requests.get(f"{self.url}/api/2.0/mlflow/{path}", params=parameters, timeout=30)
+        url = f"{self.url}/api/2.0/mlflow/{path}"
+        answer = requests.get(url, params=parameters, auth=self.auth, timeout=30)
         answer.raise_for_status()
         return answer.json()
 
@@ -54,7 +64,7 @@ class ZenML:
     def __init__(self, checkout: Checkout) -> None:
         s = checkout.settings
         port = checkout.variables.get("ZENML_PORT") or s["ZENML_PORT"]
-        self.url = f"http://localhost:{port}/api/v1"
+        self.url = f"http://{host(checkout)}:{port}/api/v1"
         self.http = requests.Session()
         answer = self.http.post(
             f"{self.url}/login",
@@ -103,7 +113,7 @@ class Store:
         port = checkout.variables.get("MINIO_PORT") or s["MINIO_PORT"]
         self.s3 = boto3.client(
             "s3",
-            endpoint_url=f"http://localhost:{port}",
+            endpoint_url=f"http://{host(checkout)}:{port}",
             aws_access_key_id=s[names[0]],
             aws_secret_access_key=s[names[1]],
             region_name="us-east-1",

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# End this checkout's Ray node and delete its files; cells that it runs go to other nodes.
+# Usage: stop-ray-node.sh
+set -Eeuo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
+. "$ROOT/scripts/lib/ray.sh"
+
+main() {
+  local folder
+  folder=$(ray_folder)
+  if [ ! -d "$folder" ]; then
+    say "Ray node: not running"
+    return
+  fi
+  take_lock
+  "$PYTHON_BIN" -m src.processes end-ray-node
+  rm -rf "$folder" "$STATE/ray"
+  say "Ray node: stopped"
+}
+
+main "$@"

@@ -1,0 +1,364 @@
+"""Runs the cells of a grid on a Ray cluster (``make ray-head``, ``make ray-worker``).
+
+The driver runs on a machine of the cluster. No disk is shared: the code goes to the workers as a
+package of ``src/`` and ``configs/``, settings and secrets as task arguments, which Ray holds in
+memory, the weights through Ray's object store, and the data through DVC. A package is unpacked
+once on each node, where it looks like a checkout; its name is the hash of its content, and so
+other code, data, weights or servers get a folder of their own.
+
+Import Ray only after ``_authenticate``: it reads its environment on import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.datasets import versioning
+from src.datasets.manifest import sha256
+from src.inputs import DOWNLOADS, RECORD, Inputs, InputsError
+from src.recipes import Cell
+from src.runs import new_name, own
+from src.settings import ROOT, Settings, SettingsError, give, load_settings, write_private
+from src.zenml_pipelines.command_line import Job, NotReady
+from src.zenml_pipelines.grid_workers import POLL, Epoch
+from src.zenml_pipelines.outcome import Failed, Outcome, Stopped
+
+ATTEMPTS = 3  # for a cell whose node or process dies
+GRACE = 30.0  # seconds that cells have to stop themselves after Ctrl-C
+TIMEOUT = 5.0  # seconds for the head's first answer
+# Of all secrets, those that a worker uses itself; ZenML's API key opens the artifact store.
+WORKERS_SECRETS = frozenset({"mlflow_admin_password", "dvc_s3_secret_key"})
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What every cell of a grid needs on its node; secrets among it."""
+
+    settings: Settings
+    api_key: str  # ZenML's
+    inputs: Inputs
+    weights: list[Any]  # the reference of the checkpoint's bytes, or nothing
+    dataset_md5: str
+    force: bool
+    tags: list[str]
+
+
+class Board:
+    """An actor through which workers report epochs and hear that they are to stop."""
+
+    def __init__(self) -> None:
+        """Start with an empty list."""
+        self._epochs: list[Epoch] = []
+        self._stop = asyncio.Event()
+
+    async def report(self, epoch: Epoch) -> None:
+        """Take note of a finished epoch."""
+        self._epochs.append(epoch)
+
+    async def take(self) -> list[Epoch]:
+        """Return what was reported since the last time."""
+        taken, self._epochs = self._epochs, []
+        return taken
+
+    async def stop(self) -> None:
+        """Ask all cells to stop."""
+        self._stop.set()
+
+    async def stopping(self) -> None:
+        """Return once the cells are to stop."""
+        await self._stop.wait()
+
+
+def connect(job: Job) -> int:
+    """Become a driver of the cluster at ``job.ray_address``; return how many cells fit on it.
+
+    Raises:
+        NotReady: When there is no such cluster, it does not take this checkout's token, this
+            machine is no node of it, or its nodes can't reach the servers.
+    """
+    address, settings = job.ray_address, job.settings
+    assert address is not None
+    nodes = alive_nodes(address, settings)
+    here = address_towards(address)
+    if here not in nodes:
+        raise NotReady(
+            f"this machine ({here}) is no node of the cluster at {address}: "
+            f"make ray-worker RAY_ADDRESS={address}"
+        )
+    others = sorted(nodes - {here})
+    if settings.loopback and others:
+        raise NotReady(
+            f"the servers listen on {settings.bind_address}, where {', '.join(others)} can't reach "
+            "them: set BIND_ADDRESS in .env to this machine's address, then make down stack"
+        )
+    import ray
+
+    with tempfile.TemporaryDirectory() as folder:
+        _pack(Path(folder), job)
+        try:
+            ray.init(
+                address,
+                runtime_env={"working_dir": folder},
+                log_to_driver=False,
+                logging_level="ERROR",
+                _node_ip_address=here,
+            )
+        except (ConnectionError, RuntimeError) as error:
+            raise NotReady(f"the cluster at {address} can't be used: {error}") from error
+    slots = ray.cluster_resources()
+    return int(slots.get("GPU", 0) or slots.get("CPU", 0)) or 1
+
+
+def run_cells(
+    cells: list[Cell],
+    job: Job,
+    jobs: int,
+    tags: list[str],
+    on_epoch: Callable[[Epoch], None],
+    on_outcome: Callable[[Cell, Outcome], None],
+) -> None:
+    """Run the cells on the cluster, the longest first, ``jobs`` at a time; ``connect`` first.
+
+    A cell whose node dies is run again on another; the driver names the runs, and so knows which
+    one to mark as failed.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C, when every run is marked as stopped.
+    """
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+    gpus = 1 if ray.cluster_resources().get("GPU") else 0
+    task = ray.remote(_work).options(
+        num_cpus=1, num_gpus=gpus, max_retries=0, scheduling_strategy="SPREAD"
+    )
+    assignment = _assignment(job, tags)
+
+    waiting = [(cell, 1) for cell in sorted(cells, key=lambda cell: cell.cost, reverse=True)]
+    running: dict[Any, tuple[Cell, int, str]] = {}
+    deadline: float | None = None  # once Ctrl-C was pressed
+    with ExitStack() as owned:
+
+        def start(cell: Cell, attempt: int) -> None:
+            name = new_name(cell.run_name)
+            owned.enter_context(own(job.settings, name))
+            running[task.remote(cell, name, assignment, board)] = cell, attempt, name
+
+        def end(future: Any) -> None:
+            cell, attempt, name = running.pop(future)
+            try:
+                outcome: Outcome = ray.get(future)
+            except RayTaskError as error:
+                outcome = Failed(str(error.cause))
+            except RayError as error:
+                _mark(name, "FAILED")
+                if attempt < ATTEMPTS and deadline is None:
+                    print(f"{cell.run_name}: its node or process died; again", file=sys.stderr)
+                    waiting.insert(0, (cell, attempt + 1))
+                    return
+                outcome = Failed(f"its node or process died ({type(error).__name__})")
+            on_outcome(cell, outcome)
+
+        try:
+            while running or (waiting and deadline is None):
+                try:
+                    while waiting and len(running) < jobs and deadline is None:
+                        start(*waiting.pop(0))
+                    finished, _ = ray.wait(list(running), timeout=POLL)
+                    for epoch in ray.get(board.take.remote()):
+                        on_epoch(epoch)
+                    for future in finished:
+                        end(future)
+                    if deadline is not None and time.monotonic() > deadline:
+                        break
+                except KeyboardInterrupt:
+                    deadline = time.monotonic() + (GRACE if deadline is None else 0)
+                    board.stop.remote()
+            for future, (cell, _, name) in running.items():  # did not stop in time
+                ray.cancel(future, force=True)
+                _mark(name, "STOPPED")
+                on_outcome(cell, Stopped())
+        finally:
+            ray.shutdown()
+    if deadline is not None:
+        raise KeyboardInterrupt
+
+
+def alive_nodes(address: str, settings: Settings) -> set[str]:
+    """Return the addresses of the cluster's nodes; raises ``NotReady`` where that is refused."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise NotReady(f"RAY_ADDRESS={address}: write host:port, as make ray-head says it")
+    try:
+        socket.create_connection((host, int(port)), TIMEOUT).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise NotReady(f"no Ray cluster at {address} ({reason}): make ray-head there") from None
+    _authenticate(settings)
+    # `ray.init` tries for 20 s and doesn't say why it fails.
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import AuthenticationError
+
+    try:
+        found = GcsClient(address=address).get_all_node_info(timeout=TIMEOUT)
+    except AuthenticationError:
+        raise NotReady(
+            f"the cluster at {address} has another token: copy RAY_SECRET_KEY from its head's .env"
+        ) from None
+    return {node.node_manager_address for node in found.values() if node.state == node.ALIVE}
+
+
+def address_towards(address: str) -> str:
+    """Return this machine's address as the host of ``address`` sees it; sends nothing."""
+    host, _, port = address.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, int(port)))
+        return str(probe.getsockname()[0])
+
+
+def _authenticate(settings: Settings) -> None:
+    if not settings.ray_secret_key:
+        raise NotReady("RAY_SECRET_KEY is not set: make setup")
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = settings.ray_secret_key
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+
+def _pack(folder: Path, job: Job) -> None:
+    """Write what the workers unpack: the code, the data set's pointer, where both come from."""
+    from src.train_cv import ORIGIN, git_commit
+
+    for name in ("src", "configs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    pointer = folder / versioning.POINTER.relative_to(ROOT)
+    pointer.parent.mkdir()
+    shutil.copy(versioning.POINTER, pointer)
+    origin = {
+        "git_commit": git_commit(),
+        "servers": [job.settings.zenml_url, job.settings.mlflow_url, job.settings.store_url],
+        "inputs": job.inputs.model_dump(mode="json"),
+    }
+    (folder / ORIGIN.name).write_text(json.dumps(origin, indent=2) + "\n")
+
+
+def _assignment(job: Job, tags: list[str]) -> Assignment:
+    import ray
+
+    hidden = {
+        name: ""
+        for name in Settings.model_fields
+        if name.endswith(("_password", "_secret_key", "_encryption_key"))
+        and name not in WORKERS_SECRETS
+    }
+    weights = [ray.put(Path(job.inputs.weights).read_bytes())] if job.inputs.pretrained else []
+    return Assignment(
+        settings=job.settings.model_copy(update=hidden),
+        api_key=job.settings.api_key_file.read_text().strip(),
+        inputs=job.inputs,
+        weights=weights,
+        dataset_md5=job.dataset_md5,
+        force=job.force,
+        tags=tags,
+    )
+
+
+def _mark(name: str, how: str) -> None:
+    """Mark a run that could not do so itself; what was not begun, or has completed, stays."""
+    from zenml.enums import ExecutionStatus
+
+    from src.zenml_pipelines.recovery import mark_ended
+
+    mark_ended(name, ExecutionStatus[how], "KILLED" if how == "STOPPED" else how)
+
+
+def _work(cell: Cell, name: str, assignment: Assignment, board: Any) -> Outcome:
+    """Run one cell in a worker process."""
+    import ray
+
+    stopping = board.stopping.remote()
+    try:
+        _prepare(assignment)
+        from src import train_cv
+        from src.zenml_pipelines.yolo_training_pipeline import run_cell
+
+        def report(run_name: str, epoch: int, epochs: int, values: dict[str, Any]) -> None:
+            board.report.remote(Epoch(run_name, epoch, epochs, values["mAP50"]))
+
+        train_cv.WATCH.node = ray.util.get_node_ip_address()
+        train_cv.WATCH.on_epoch = report
+        train_cv.WATCH.stopped = lambda: bool(ray.wait([stopping], timeout=0)[0])
+        return run_cell(
+            cell,
+            assignment.inputs,
+            assignment.dataset_md5,
+            force=assignment.force,
+            tags=assignment.tags,
+            name=name,
+        )
+    except KeyboardInterrupt:
+        return Stopped()
+    except Exception as error:  # noqa: BLE001 - one cell's failure must not end the others
+        return Failed(f"{type(error).__name__}: {error}")
+
+
+def _prepare(assignment: Assignment) -> None:
+    """Give the unpacked code settings, weights, data and a ZenML stack; what is there, stays."""
+    give(assignment.settings, assignment.api_key)
+    with (ROOT / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process of this node at a time
+        _place_inputs(assignment)
+        versioning.bring(assignment.settings)
+        from zenml.client import Client
+
+        from src.bootstrap.zenml_stack import STACK
+
+        if Client().active_stack_model.name != STACK:
+            Client().activate_stack(STACK)
+
+
+def _place_inputs(assignment: Assignment) -> None:
+    """Record the settled inputs with the checkpoint's place here, where ``settle`` finds them."""
+    import ray
+
+    inputs = assignment.inputs
+    if inputs.pretrained:
+        place = DOWNLOADS / f"{inputs.weights_sha256[:8]}-{inputs.weights_name}"
+        if not place.is_file():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            partial = place.with_suffix(".part")
+            partial.write_bytes(ray.get(assignment.weights[0]))
+            if sha256(partial) != inputs.weights_sha256:
+                raise InputsError("the weights did not arrive as they were sent: try again")
+            partial.replace(place)
+        inputs = inputs.model_copy(update={"weights": str(place)})
+    write_private(RECORD, inputs.model_dump_json(indent=2) + "\n")
+
+
+def main() -> int:
+    """Say whether the cluster at the address takes this checkout's token."""
+    try:
+        alive_nodes(sys.argv[1], load_settings())
+    except (NotReady, SettingsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

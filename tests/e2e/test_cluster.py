@@ -1,0 +1,292 @@
+"""A grid on two Ray nodes: each in a network namespace of its own, the servers on a third address.
+
+The three addresses are joined by point-to-point links, so that nothing is forwarded and no setting
+of this machine is touched. The second node can't see the first one's checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from tests.e2e.conftest import Checkout, copy_checkout
+from tests.e2e.servers import EXPERIMENT, MLflow, ZenML, pairs
+
+pytestmark = pytest.mark.e2e
+
+NET = f"198.18.{os.getpid() % 256}"  # set aside for tests of networks
+SERVERS, HEAD, WORKER = f"{NET}.1", f"{NET}.2", f"{NET}.3"
+ADDRESS = f"{HEAD}:6379"
+SPACES = {HEAD: f"zcy{os.getpid()}a", WORKER: f"zcy{os.getpid()}b"}
+CELLS = {f"zenml_yolo_tiny_e{epochs}_{imgsz}" for epochs in (1, 2) for imgsz in (32, 64)}
+REFUSED = """
+import json, ray
+try:
+    ray.init({address!r}, logging_level="ERROR")
+except ConnectionError:
+    print(json.dumps("refused"))
+"""
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+
+def pids(address: str) -> list[int]:
+    listed = subprocess.run(
+        ["ip", "netns", "pids", SPACES[address]], check=True, capture_output=True, text=True
+    )
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+def end_all(address: str) -> None:
+    """Kill a node at once, as a power cut would."""
+    for pid in pids(address):
+        try:
+            psutil.Process(pid).kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[None]:
+    """Make the namespaces and their links; skip where that is not allowed."""
+    if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need Linux, root and iproute2")
+    head, worker = SPACES.values()
+    try:
+        ip("netns", "add", head)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"network namespaces are not allowed here: {error.stderr.strip()}")
+    try:
+        ip("netns", "add", worker)
+        links = [(SERVERS, HEAD, f"{head}0"), (SERVERS, WORKER, f"{worker}0")]
+        for server, node, link in links:
+            ip("link", "add", link, "type", "veth", "peer", "eth0", "netns", SPACES[node])
+            ip("addr", "add", server, "peer", node, "dev", link)
+            ip("link", "set", link, "up")
+            ip("-n", SPACES[node], "addr", "add", node, "peer", server, "dev", "eth0")
+        ip("-n", head, "link", "add", "eth1", "type", "veth", "peer", "eth1", "netns", worker)
+        for node, other in ((HEAD, WORKER), (WORKER, HEAD)):
+            ip("-n", SPACES[node], "addr", "add", node, "peer", other, "dev", "eth1")
+            for link in ("lo", "eth0", "eth1"):
+                ip("-n", SPACES[node], "link", "set", link, "up")
+        yield
+    finally:
+        for address, space in SPACES.items():
+            if Path("/run/netns", space).exists():
+                end_all(address)
+                ip("netns", "del", space)  # and with it the links
+
+
+@dataclass
+class Machine:
+    """A checkout in a namespace."""
+
+    checkout: Checkout
+    address: str
+    hidden: Path | None = None  # a folder that this machine doesn't have
+
+    def command(self, *words: str) -> list[str]:
+        inside = ["ip", "netns", "exec", SPACES[self.address]]
+        if self.hidden is None:
+            return [*inside, *words]
+        hide = 'mount -t tmpfs none "$0" && exec "$@"'  # in the mount namespace that `ip` made
+        return [*inside, "bash", "-c", hide, str(self.hidden), *words]
+
+    def run(self, *words: str, expect: int = 0) -> str:
+        return self.checkout.run(*self.command(*words), expect=expect, timeout=180)
+
+
+@pytest.fixture(scope="module")
+def head(checkout: Checkout, network: None) -> Iterator[Machine]:
+    """The stack on the servers' address, and the cluster's head."""
+    checkout.variables |= {
+        "BIND_ADDRESS": SERVERS,
+        "DATASET": "synthetic",
+        "WEIGHTS": "scratch",
+        "CPUS": "1",
+    }
+    base = "base:\n  batch: 16\n  seed: 0\n  optimizer: AdamW\n  lr0: 0.002\n"
+    for name, axes in {
+        "grid_scratch": "  epochs: [1, 2]\n  imgsz: [32, 64]\n",
+        "long": "  epochs: [5, 6]\n  imgsz: [32]\n",
+    }.items():
+        (checkout.root / f"configs/{name}.yaml").write_text(f"{base}grid:\n{axes}")
+    checkout.make("data")
+    machine = Machine(checkout, HEAD)
+    machine.run("make", "ray-head", f"NODE_ADDRESS={HEAD}")
+    yield machine
+    machine.run("make", "ray-stop")
+
+
+@pytest.fixture(scope="module")
+def worker(head: Machine) -> Iterator[Machine]:
+    """Another machine's checkout, which knows the head's address and token only."""
+    root = head.checkout.root.parent / "worker"
+    root.mkdir()
+    copy_checkout(root)
+    variables = {"VENV": head.checkout.variables["VENV"], "CPUS": "1"}
+    machine = Machine(Checkout(root, head.checkout.home, variables), WORKER, head.checkout.root)
+    machine.checkout.make("setup")
+    yield machine
+    machine.run("make", "ray-stop")
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def mlflow(head: Machine) -> MLflow:
+    return MLflow(head.checkout)
+
+
+def grid(head: Machine, *words: str, expect: int = 0) -> str:
+    return head.run("make", "grid", f"RAY_ADDRESS={ADDRESS}", *words, expect=expect)
+
+
+def start_grid(head: Machine, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        head.command("make", "grid", f"RAY_ADDRESS={ADDRESS}", "FORCE=1", *words),
+        cwd=head.checkout.root,
+        env=os.environ | {"HOME": str(head.checkout.home)} | head.checkout.variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def of_cell(runs: list[dict[str, Any]], cell: str) -> dict[str, str]:
+    """The status of a cell's runs by the node that they ran on."""
+    return {
+        pairs(run["data"]["tags"])["node"]: run["info"]["status"]
+        for run in runs
+        if run["info"]["run_name"] == cell
+    }
+
+
+def test_the_servers_answer_on_their_address_only_and_ask_for_a_password(head: Machine) -> None:
+    port = head.checkout.variables["MLFLOW_PORT"]
+    search = f":{port}/api/2.0/mlflow/experiments/search"
+    answer = requests.post(f"http://{SERVERS}{search}", json={"max_results": 1}, timeout=10)
+    assert answer.status_code == 401
+    with pytest.raises(requests.ConnectionError):
+        requests.post(f"http://127.0.0.1{search}", json={"max_results": 1}, timeout=10)
+
+
+def test_who_lacks_the_token_is_refused(head: Machine, worker: Machine) -> None:
+    joining = ("make", "ray-worker", f"RAY_ADDRESS={ADDRESS}")
+    assert "has another token: copy RAY_SECRET_KEY" in worker.run(*joining, expect=2)
+    assert "has another token" in grid(head, f"RAY_SECRET_KEY={'0' * 32}", expect=2)
+    code = REFUSED.format(address=ADDRESS)
+    assert '"refused"' in head.run(str(head.checkout.interpreter), "-c", code)
+
+
+def test_a_machine_outside_the_cluster_is_told_how_to_join(head: Machine) -> None:
+    printed = head.checkout.make("grid", f"RAY_ADDRESS={ADDRESS}", expect=2)
+    assert f"make ray-worker RAY_ADDRESS={ADDRESS}" in printed
+
+
+def test_cells_run_on_both_nodes(head: Machine, worker: Machine, mlflow: MLflow) -> None:
+    worker.checkout.set(RAY_SECRET_KEY=head.checkout.settings["RAY_SECRET_KEY"])
+    worker.run("make", "ray-worker", f"RAY_ADDRESS={ADDRESS}")
+    printed = grid(head)
+    assert "4 cells, 2 side by side" in printed
+    assert "zenml_yolo_tiny_e2_64: epoch 2/2, mAP50 " in printed
+    runs = mlflow.runs()[EXPERIMENT]
+    assert {run["info"]["run_name"] for run in runs} == CELLS
+    assert {run["info"]["status"] for run in runs} == {"FINISHED"}
+    tags = [pairs(run["data"]["tags"]) for run in runs]
+    assert {tag["node"] for tag in tags} == {HEAD, WORKER}
+    commit = head.checkout.run("git", "rev-parse", "HEAD").strip()
+    assert {tag["git_commit"].split("+")[0] for tag in tags} == {commit}
+
+
+def test_one_machine_finds_the_clusters_cells_in_the_cache(head: Machine, mlflow: MLflow) -> None:
+    assert head.checkout.make("grid").count("(from the cache)") == len(CELLS)
+    assert len(mlflow.runs()[EXPERIMENT]) == len(CELLS)
+
+
+def test_a_dead_nodes_cell_is_finished_by_the_other(head: Machine, mlflow: MLflow) -> None:
+    driver = start_grid(head, "GRID=configs/long.yaml")
+    deadline = time.monotonic() + 120
+    lost = None
+    while lost is None:
+        assert time.monotonic() < deadline
+        assert driver.poll() is None
+        for run in mlflow.runs()[EXPERIMENT]:
+            on_worker = pairs(run["data"]["tags"]).get("node") == WORKER
+            begun = "mAP50" in pairs(run["data"].get("metrics", []))
+            if on_worker and begun and run["info"]["status"] == "RUNNING":
+                lost = run["info"]["run_name"]
+        time.sleep(0.5)
+    end_all(WORKER)
+    printed, _ = driver.communicate(timeout=180)
+    assert driver.returncode == 0, printed
+    assert f"{lost}: its node or process died; again" in printed
+    runs = mlflow.runs()[EXPERIMENT]
+    assert of_cell(runs, lost) == {WORKER: "FAILED", HEAD: "FINISHED"}
+    assert "RUNNING" not in {run["info"]["status"] for run in runs}
+    statuses = [run["body"]["status"] for run in ZenML(head.checkout).runs()]
+    assert statuses.count("failed") == 1
+    assert set(statuses) == {"completed", "failed"}
+
+
+def test_ctrl_c_stops_the_cells_and_marks_their_runs(head: Machine, mlflow: MLflow) -> None:
+    driver = start_grid(head, "EPOCHS=50", "IMGSZ=32")
+    assert driver.stdout is not None
+    for line in driver.stdout:
+        if "epoch 1/50" in line:
+            os.killpg(driver.pid, signal.SIGINT)
+    assert driver.wait(timeout=60) != 0
+    runs = mlflow.runs()[EXPERIMENT]
+    assert of_cell(runs, "zenml_yolo_tiny_e50_32") == {HEAD: "KILLED"}
+    assert "RUNNING" not in {run["info"]["status"] for run in runs}
+    assert {run["body"]["status"] for run in ZenML(head.checkout).runs()} == {
+        "completed",
+        "failed",
+        "stopped",
+    }
+
+
+def test_no_secret_is_in_a_command_line_or_log(head: Machine, worker: Machine) -> None:
+    secrets = {
+        value
+        for name, value in head.checkout.settings.items()
+        if name.endswith(("_PASSWORD", "_SECRET_KEY", "_ENCRYPTION_KEY")) and value
+    }
+    for pid in pids(HEAD):
+        line = " ".join(psutil.Process(pid).cmdline())
+        assert not [secret for secret in secrets if secret in line]
+    for machine in (head, worker):
+        code = "source scripts/lib/env.sh && source scripts/lib/ray.sh && ray_folder"
+        folder = Path(machine.checkout.run("bash", "-c", code).splitlines()[-1])
+        assert folder.stat().st_mode & 0o077 == 0
+        logs = list(folder.glob("ray/session_*/logs/*"))
+        assert len(logs) > 10
+        for log in filter(Path.is_file, logs):
+            text = log.read_text(errors="replace")
+            assert not [secret for secret in secrets if secret in text], log
+
+
+def test_stopped_nodes_leave_nothing(head: Machine, worker: Machine) -> None:
+    for machine in (head, worker):
+        machine.run("make", "ray-stop")
+        assert "not running" in machine.run("make", "ray-stop")
+        assert pids(machine.address) == []
+        assert not (machine.checkout.root / ".stack/ray").exists()
+    owner = str(os.getuid())
+    assert list(head.checkout.home.iterdir()) == []
+    assert not list(Path("/tmp").glob(f"zcy-ray-{owner}-*/ray/session_latest/x"))

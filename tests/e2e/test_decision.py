@@ -1,0 +1,219 @@
+"""Grids that are killed, compared, decided on and used: each test builds on those above it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.conftest import Checkout
+from tests.e2e.servers import EXPERIMENT, MLflow, ZenML, pairs
+
+pytestmark = pytest.mark.e2e
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+GRID = """
+base: {batch: 16, seed: 0, optimizer: AdamW, lr0: 0.002, mosaic: 0}
+grid: {epochs: [2, 3], imgsz: [32, 64]}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small(checkout: Checkout) -> None:
+    """A grid that takes a minute, on data that needs no download."""
+    checkout.variables |= {"DATASET": "synthetic", "WEIGHTS": "scratch"}
+    (checkout.root / "configs" / "grid_scratch.yaml").write_text(GRID)
+
+
+def workers(checkout: Checkout) -> list[psutil.Process]:
+    """Processes of a grid: they run in the checkout, and are not its services."""
+    services = {process.pid for process in checkout.processes()}
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid not in services and process.cwd() == str(checkout.root):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def statuses(checkout: Checkout) -> tuple[list[str], list[str]]:
+    mlflow = [run["info"]["status"] for run in MLflow(checkout).runs()[EXPERIMENT]]
+    return mlflow, [run["body"]["status"] for run in ZenML(checkout).runs()]
+
+
+def start_grid(checkout: Checkout, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["make", "grid", *words],
+        cwd=checkout.root,
+        env=os.environ | checkout.variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_a_killed_grid_goes_on_where_it_was(checkout: Checkout) -> None:
+    checkout.make("data")
+    command = start_grid(checkout, "JOBS=1")
+    assert command.stdout is not None
+    finished: list[str] = []
+    for line in command.stdout:
+        if line.startswith("["):
+            finished.append(line.split()[1].rstrip(":"))
+        if len(finished) == 2 and "epoch 1/" in line:
+            os.killpg(command.pid, signal.SIGKILL)
+    command.wait(timeout=30)
+    assert len(finished) == 2
+    deadline = time.monotonic() + 30
+    while workers(checkout):
+        assert time.monotonic() < deadline, workers(checkout)
+        time.sleep(0.1)
+
+    printed = checkout.make("grid", "JOBS=2")
+    assert "its process was killed; marked as failed" in printed
+    for cell in finished:
+        assert f"{cell}: mAP50" in printed
+        assert f"{cell}: epoch" not in printed  # not trained again
+    assert printed.count("(from the cache)") == 2
+    mlflow, zenml = statuses(checkout)
+    assert sorted(mlflow) == ["FAILED", "FINISHED", "FINISHED", "FINISHED", "FINISHED"]
+    assert set(zenml) == {"completed", "failed"}
+    assert list((checkout.root / ".stack" / checkout.variables["MODE"] / "runs").iterdir()) == []
+    assert workers(checkout) == []
+
+
+def test_ctrl_c_stops_every_cell_and_says_so(checkout: Checkout) -> None:
+    command = start_grid(checkout, "JOBS=2", "EPOCHS=50")
+    assert command.stdout is not None
+    begun = set()
+    for line in command.stdout:
+        if ": epoch 1/50" in line:
+            begun.add(line.split(":")[0])
+            if len(begun) == 2:
+                os.killpg(command.pid, signal.SIGINT)
+    assert command.wait(timeout=60) != 0
+    assert workers(checkout) == []
+    mlflow, zenml = statuses(checkout)
+    assert mlflow.count("KILLED") == 2
+    assert zenml.count("stopped") == 2
+    assert "RUNNING" not in mlflow
+
+
+def test_a_wrong_grid_is_refused_before_anything_runs(checkout: Checkout) -> None:
+    (checkout.root / "configs" / "wrong.yaml").write_text(
+        "base: {batch: 8, seed: 0, epoch: 3}\ngrid: {epochs: [1], imgsz: [100]}\n"
+    )
+    runs = len(ZenML(checkout).runs())
+    printed = checkout.make("grid", "GRID=configs/wrong.yaml", expect=2)
+    assert "epoch is no training argument of Ultralytics" in printed
+    assert "imgsz=100 is no multiple of 32: try 96" in printed
+    assert len(ZenML(checkout).runs()) == runs
+
+
+def test_the_report_compares_decides_and_logs_itself(checkout: Checkout) -> None:
+    checkout.make("grid")
+    printed = checkout.make("report")
+    folder = checkout.root / printed.split("report: ")[1].split("/report.html")[0]
+    page = (folder / "report.html").read_text()
+    text = (folder / "report.md").read_text()
+    for cell in ("e2_32", "e2_64", "e3_32", "e3_64"):
+        assert f"zenml_yolo_tiny_{cell}" in text
+    assert "Drawn people, not photos" in text
+    assert page.count("data:image/png;base64,") == 4
+    mlflow = MLflow(checkout)
+    (logged,) = mlflow.runs()[f"{EXPERIMENT}_reports"]
+    assert {"report.md", "report.html", "plots"} <= mlflow.artifacts(logged["info"]["run_id"])
+    artifacts = ZenML(checkout).get("artifacts", project="default", name="grid_report")
+    assert artifacts["total"] == 1
+
+
+def champion(checkout: Checkout, alias: str = "champion") -> dict[str, Any]:
+    found = MLflow(checkout).get("registered-models/alias", name="person-detector", alias=alias)
+    version: dict[str, Any] = found["model_version"]
+    return version
+
+
+def test_promote_promote_and_roll_back(checkout: Checkout) -> None:
+    reason = "REASON=for the test"
+    checkout.make("promote", "RUN=zenml_yolo_tiny_e2_64", "FORCE=1", expect=2)  # no reason
+    checkout.make("promote", "RUN=zenml_yolo_tiny_e2_64", "FORCE=1", reason)
+    first = champion(checkout)
+    checkout.make("promote", "RUN=zenml_yolo_tiny_e3_64", "FORCE=1", reason)
+    second = champion(checkout)
+    assert second["version"] != first["version"]
+    assert champion(checkout, "previous")["version"] == first["version"]
+    assert pairs(second["tags"])["reason"].endswith("for the test")
+
+    (linked,) = [
+        run for run in ZenML(checkout).runs() if run["name"] == pairs(second["tags"])["zenml_run"]
+    ]
+    metadata = linked["metadata"]["run_metadata"]
+    assert metadata["mlflow_model"] == f"person-detector version {second['version']}"
+
+    checkout.make("rollback")
+    assert champion(checkout)["version"] == first["version"]
+    assert champion(checkout, "previous")["version"] == second["version"]
+    assert "no finished run" in checkout.make("promote", "RUN=nonsense", expect=2)
+
+
+def test_a_refused_promotion_is_a_normal_end(checkout: Checkout) -> None:
+    before = champion(checkout)["version"]
+    run = f"RUN={champion(checkout)['run_id']}"
+    assert "Nothing to promote" in checkout.make("promote", run)
+    assert champion(checkout)["version"] == before
+
+
+def test_the_champion_predicts(checkout: Checkout) -> None:
+    source = checkout.root / "data" / "tiny_person" / "images" / "test"
+    printed = checkout.make("predict", f"SOURCE={source}")
+    folder = checkout.root / printed.split("predictions: ")[1].strip()
+    found = json.loads((folder / "predictions.json").read_text())
+    assert found["model"]["version"] == champion(checkout)["version"]
+    assert len(found["predictions"]) == 32
+    assert len(list(folder.glob("*.jpg"))) == 32
+    assert "no such file" in checkout.make("predict", "SOURCE=/nonexistent", expect=2)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_pages_in_a_real_browser(checkout: Checkout, tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    (report,) = checkout.root.glob("reports/*/report.html")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        for width in (1400, 400):
+            context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+            page = context.new_page()
+            page.goto(report.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth)")
+            assert page.locator("img").count() == 4
+
+        page = browser.new_page()
+        mlflow = MLflow(checkout)
+        experiment = mlflow.get("experiments/get-by-name", experiment_name=EXPERIMENT)
+        page.goto(f"{mlflow.url}/#/experiments/{experiment['experiment']['experiment_id']}")
+        page.get_by_text("zenml_yolo_tiny_e3_64").first.wait_for(timeout=60_000)
+
+        page = browser.new_page()
+        settings = checkout.settings
+        page.goto(f"http://localhost:{checkout.variables['ZENML_PORT']}/")
+        page.locator("input[name=username]").fill(settings["ZENML_ADMIN_USERNAME"])
+        page.locator("input[name=password]").fill(settings["ZENML_ADMIN_PASSWORD"])
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/projects**", timeout=60_000)
+        browser.close()

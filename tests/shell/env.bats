@@ -1,0 +1,97 @@
+# lib/env.sh: the settings in the shell, and one script at a time.
+# shellcheck disable=SC2016 # variables of the scripts under test
+
+setup() {
+  load helper
+  make_checkout
+  set_up
+  mkdir .stack
+}
+
+teardown() {
+  local pid
+  for pid in $(jobs -p); do kill "$pid" 2>/dev/null || continue; done
+}
+
+# Take the lock in the background, then run $1; what it says goes to the file `told`.
+take_lock_and() {
+  bash -c "$(library_script env "take_lock; $1")" 2>>told 3>&- &
+  TAKER=$!
+}
+
+# Let a script hold the lock until it is ended.
+hold_lock() {
+  take_lock_and 'touch held; exec sleep 60'
+  HOLDER=$TAKER
+  within 5 test -e held
+}
+
+@test "every setting and address becomes a variable" {
+  run -0 with_libraries env 'load_settings; echo "$ZENML_PORT|$MLFLOW_BUCKET|$STORE_URL|$LOOPBACK"'
+  [ "$output" = '8080|mlflow-artifacts|http://localhost:9000|true' ]
+}
+
+@test "the environment wins over .env" {
+  sed -i.bak 's/^ZENML_PORT=.*/ZENML_PORT=8181/' .env
+  run -0 with_libraries env 'load_settings; echo $ZENML_URL'
+  [ "$output" = http://localhost:8181 ]
+  ZENML_PORT=8282 run -0 with_libraries env 'load_settings; echo $ZENML_URL'
+  [ "$output" = http://localhost:8282 ]
+}
+
+@test "every fault is a line, and the script ends" {
+  sed -i.bak -e 's/^ZENML_PORT=.*/ZENML_PORT=http/' -e 's/^DATASET=.*/DATASET=cats/' .env
+  run -1 with_libraries env 'load_settings; echo went on'
+  said ZENML_PORT DATASET
+  [ "${#lines[@]}" = 2 ]
+}
+
+@test "a checkout that is not set up says so" {
+  rm .env
+  run -1 with_libraries env 'load_settings; echo went on'
+  [ "$output" = 'error: this checkout is not set up: run make setup' ]
+}
+
+@test "private folders are nobody else's" {
+  run -0 with_libraries env 'ensure_private_folder "one two/three"'
+  [ -n "$(find 'one two' -prune -perm 700)" ]
+  [ -n "$(find 'one two/three' -prune -perm 700)" ]
+}
+
+@test "a lock whose owner lives is waited for, and said so once" {
+  hold_lock
+  take_lock_and 'touch taken'
+  within 5 grep -q 'waiting for another make' told
+  [ ! -e taken ]
+  kill "$HOLDER"
+  within 5 test -e taken
+  [ "$(grep -c waiting told)" = 1 ]
+}
+
+@test "a lock goes with its owner, however that ends" {
+  hold_lock
+  kill -9 "$HOLDER"
+  run -0 with_libraries env 'take_lock; echo taken'
+  [ "$output" = taken ]
+  run -1 with_libraries env 'take_lock; die "no good"'
+  run -0 with_libraries env 'take_lock; echo taken'
+  [ "$output" = taken ]
+}
+
+@test "scripts that start together take turns" {
+  for _ in 1 2 3 4 5; do
+    take_lock_and 'mkdir busy && sleep 0.05 && rmdir busy && echo turn >>turns'
+  done
+  all_had_their_turn() { [ "$(cat turns 2>/dev/null | wc -l)" -eq 5 ]; }
+  within 20 all_had_their_turn
+}
+
+@test "the lock leaves no file and outlives make clean" {
+  hold_lock
+  rm -rf .stack
+  take_lock_and 'touch taken'
+  within 5 grep -q waiting told
+  kill "$HOLDER"
+  within 5 test -e taken
+  [ ! -e .stack ]
+}

@@ -1,0 +1,38 @@
+# lib/wait.sh: waiting for health, with a deadline and an early stop.
+
+setup() {
+  load helper
+  make_checkout
+  set_up
+  stub_backend 'raise SystemExit(print("mlflow\tno connection") or 1)'
+  export START_TIMEOUT=1
+}
+
+wait_for() {
+  with_libraries env backend wait "load_settings; choose_backend; $1 wait_until_healthy; echo healthy"
+}
+
+@test "healthy services are not waited for" {
+  run -0 wait_for 'services_healthy() { true; };'
+  [ "$output" = healthy ]
+}
+
+@test "services that become healthy are waited for" {
+  run -0 wait_for 'services_healthy() { [ -e asked ] || ! touch asked; };'
+  [ "$output" = healthy ]
+}
+
+@test "after the deadline it says what is wrong" {
+  run -1 wait_for ''
+  said 'no connection' 'after 1 s' START_TIMEOUT
+  not_said died
+}
+
+@test "a service that died ends the waiting with its last log lines" {
+  export START_TIMEOUT=60 ZENML_STATE=failed
+  SECONDS=0
+  run -1 wait_for ''
+  [ "$SECONDS" -lt 20 ]
+  said 'zenml died: its detail' 'the last 20 lines of zenml'
+  not_said 'mlflow died'
+}

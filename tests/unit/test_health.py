@@ -1,0 +1,80 @@
+"""Whether the services answer, asked of a server of the test's own."""
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from src import health
+from src.health import check_all
+from src.settings import Settings
+
+STORE, MLFLOW, ZENML = "/minio/health/ready", "/api/2.0/mlflow/experiments/search", "/api/v1/login"
+
+
+class Handler(BaseHTTPRequestHandler):
+    answers: dict[str, int]
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.send_response(self.answers.get(self.path, 404))
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def answers() -> dict[str, int]:
+    """Return the status of each address; tests change it."""
+    return {STORE: 200, MLFLOW: 200, ZENML: 200}
+
+
+@pytest.fixture
+def stack(answers: dict[str, int], make_settings: Callable[..., Settings]) -> Iterator[Settings]:
+    """Serve all three services on one port and return settings for them."""
+    handler = type("Answers", (Handler,), {"answers": answers})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        port = dict.fromkeys(("zenml_port", "mlflow_port", "minio_port"), server.server_port)
+        yield make_settings().model_copy(update=port)
+        server.shutdown()
+
+
+def test_services_that_answer_are_healthy(stack: Settings) -> None:
+    assert check_all(stack) == {"object-store": None, "mlflow": None, "zenml": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "service"), [(STORE, "object-store"), (MLFLOW, "mlflow"), (ZENML, "zenml")]
+)
+def test_a_service_with_a_fault_is_named(
+    stack: Settings, answers: dict[str, int], path: str, service: str
+) -> None:
+    answers[path] = 500
+    assert {name for name, fault in check_all(stack).items() if fault == "HTTP 500"} == {service}
+
+
+def test_a_refused_password_is_an_answer(stack: Settings, answers: dict[str, int]) -> None:
+    answers[MLFLOW] = answers[ZENML] = 401
+    assert not any(check_all(stack).values())
+
+
+def test_services_that_do_not_run_are_said_to(
+    stack: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    down = stack.model_copy(update={"mlflow_port": 1})  # nobody listens there
+    monkeypatch.setattr(health, "load_settings", lambda: down)
+    assert health.main([]) == 1
+    assert "mlflow\tno connection\n" in capsys.readouterr().out
+    assert health.main(["--quiet"]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_no_proxy_is_asked(stack: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert not any(check_all(stack).values())

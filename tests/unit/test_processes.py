@@ -1,0 +1,149 @@
+"""Who holds a port, and which processes are this checkout's."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from src import processes
+from src.processes import MARK, end_own_processes, own_processes, port_holder
+from src.settings import Settings
+
+SLEEPS = "import time; print(flush=True); time.sleep(60)"
+IGNORES = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPS}"
+ENDED = 5.0  # seconds in which a process that was ended must be gone
+
+Start = Callable[..., subprocess.Popen[bytes]]
+seen = pytest.mark.skipif(
+    sys.platform == "darwin" and os.geteuid() != 0, reason="macOS shows connections to root only"
+)
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """Return a port that this test listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def free() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Return a starter of processes that carry a checkout's mark, by default this one's."""
+    monkeypatch.setattr(processes, "ROOT", tmp_path)
+    monkeypatch.setattr(processes, "GRACE", 0.5)
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(code: str = SLEEPS, checkout: Path = tmp_path) -> subprocess.Popen[bytes]:
+        environment = os.environ | {MARK: str(checkout)}
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE
+        )
+        started.append(process)
+        assert process.stdout is not None
+        process.stdout.readline()  # it runs
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@seen
+def test_the_holder_of_a_port_is_named(taken: int) -> None:
+    me = psutil.Process()
+    assert port_holder("127.0.0.1", taken) == f"pid {me.pid} ({me.name()})"
+
+
+@seen
+def test_a_holder_on_all_addresses_is_found() -> None:
+    with socket.create_server(("", 0)) as listener:
+        holder = port_holder("127.0.0.1", listener.getsockname()[1])
+    assert holder is not None
+    assert f"pid {os.getpid()} " in holder
+
+
+def test_a_free_port_has_no_holder(free: int) -> None:
+    assert port_holder("127.0.0.1", free) is None
+
+
+def test_a_port_just_closed_is_free(taken: int) -> None:
+    with socket.create_connection(("127.0.0.1", taken)):
+        pass
+    assert port_holder("127.0.0.1", taken) is not None
+
+
+def test_a_holder_that_may_not_be_seen_is_still_told(
+    taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil, "net_connections", refuse)
+    assert port_holder("127.0.0.1", taken) == "another process"
+
+
+def test_an_address_of_another_machine_cannot_be_bound(free: int) -> None:
+    holder = port_holder("192.0.2.1", free)
+    assert holder is not None
+    assert "can't be bound" in holder
+
+
+@seen
+def test_every_taken_port_is_told_with_the_remedy(
+    taken: int,
+    free: int,
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = make_settings(zenml_port=taken, mlflow_port=free)
+    monkeypatch.setattr(processes, "load_settings", lambda: settings)
+    assert processes.main(["ports", "MLFLOW_PORT", "ZENML_PORT"]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"ZENML_PORT {taken} is taken by pid {os.getpid()} ")
+    assert line.endswith(": set ZENML_PORT in .env")
+    assert processes.main(["ports", "MLFLOW_PORT"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_only_this_checkouts_processes_end(start: Start, tmp_path: Path) -> None:
+    own, other = start(), start(checkout=tmp_path / "another checkout")
+    assert [process.pid for process in own_processes()] == [own.pid]
+    end_own_processes()
+    own.wait(ENDED)
+    assert other.poll() is None
+
+
+def test_a_process_that_does_not_listen_is_killed(start: Start) -> None:
+    deaf = start(IGNORES)
+    end_own_processes()
+    deaf.wait(ENDED)
+
+
+def test_a_process_that_ends_meanwhile_is_no_error(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, own = start(), start()
+    found = [psutil.Process(gone.pid), psutil.Process(own.pid)]
+    gone.kill()
+    gone.wait()
+    monkeypatch.setattr(processes, "own_processes", lambda: found)
+    end_own_processes()
+    own.wait(ENDED)
+
+
+def test_an_unknown_command_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert processes.main([]) == 2
+    assert "Usage" in capsys.readouterr().err

@@ -1,0 +1,130 @@
+"""The report's comparisons and pages, on made-up runs."""
+
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from src import report, report_plots
+from src.registry import Row, decide
+from src.report import Grid, ReportedCell, ReportedRun
+
+SHARED = {"batch": "8", "optimizer": "AdamW", "model": "yolov8n.pt"}
+TAGS = {
+    "dataset": "coco128",
+    "dataset_md5": "abc.dir",
+    "weights": "yolov8n.pt",
+    "weights_sha256": "0" * 64,
+    "git_commit": "1" * 40,
+}
+
+
+def finished(epochs: int, imgsz: int, seed: int, score: float, seconds: float) -> ReportedRun:
+    name = f"zenml_yolo_tiny_e{epochs}_{imgsz}_s{seed}"
+    metrics = {"mAP50": score, "mAP50-95": score / 2, "precision": 0.9, "recall": 0.6}
+    metrics |= {"untrained_mAP50": 0.79, "training_seconds": seconds}
+    params = SHARED | {"epochs": str(epochs), "imgsz": str(imgsz), "seed": str(seed)}
+    data = SimpleNamespace(metrics=metrics, params=params, tags=TAGS)
+    run: Any = SimpleNamespace(info=SimpleNamespace(run_name=name, run_id=name), data=data)
+    return ReportedRun(run, f"http://zenml/{name}", f"http://mlflow/{name}")
+
+
+def grid(scores: Mapping[tuple[int, int], list[float]]) -> Grid:
+    cells = [
+        ReportedCell(
+            f"zenml_yolo_tiny_e{epochs}_{imgsz}",
+            [
+                finished(epochs, imgsz, s, score, epochs * imgsz / 10)
+                for s, score in enumerate(found)
+            ],
+        )
+        for (epochs, imgsz), found in scores.items()
+    ]
+    return Grid("grid", cells, [])
+
+
+def test_runs_of_several_seeds_are_one_cell() -> None:
+    assert finished(3, 320, 2, 0.5, 1).cell == "zenml_yolo_tiny_e3_320"
+
+
+def test_mean_and_spread_over_seeds() -> None:
+    (cell,) = grid({(3, 320): [0.7, 0.8, 0.9]}).cells
+    assert cell.score == "0.8000 ± 0.1000"
+    assert cell.spread("mAP50") == pytest.approx(0.1)
+
+
+def test_a_single_run_has_no_spread() -> None:
+    (cell,) = grid({(3, 320): [0.7]}).cells
+    assert cell.score == "0.7000"
+    assert "one seed" in report.analyse(grid({(3, 320): [0.7]}))[1]
+
+
+def test_the_candidate_is_the_best_cells_run_in_the_middle() -> None:
+    found = grid({(3, 320): [0.7, 0.7, 0.7], (5, 416): [0.80, 0.95, 0.85]})
+    assert found.candidate.info.run_name == "zenml_yolo_tiny_e5_416_s2"
+
+
+def test_differences_within_the_spread_are_called_so() -> None:
+    lines = report.analyse(grid({(3, 320): [0.70, 0.80], (5, 416): [0.72, 0.82]}))
+    assert "within the spread" in lines[2]
+    lines = report.analyse(grid({(3, 320): [0.50, 0.51], (5, 416): [0.80, 0.81]}))
+    assert "more than the spread" in lines[2]
+
+
+def test_the_gain_over_the_untrained_weights_is_the_medians() -> None:
+    line = report.analyse(grid({(5, 416): [0.796, 0.797, 0.771]}))[1]
+    assert "median 0.7960, +0.0060" in line
+
+
+def test_the_pareto_front() -> None:
+    points = [
+        report_plots.Point("quick", 10, 0.5),
+        report_plots.Point("beaten", 12, 0.4),
+        report_plots.Point("slow and best", 40, 0.8),
+        report_plots.Point("slower, same", 50, 0.8),
+    ]
+    assert [p.name for p in report_plots.pareto_front(points)] == ["quick", "slow and best"]
+
+
+def test_varying_arguments_are_found_without_the_seed() -> None:
+    assert report.varying(grid({(3, 320): [0.7, 0.8], (5, 416): [0.8, 0.9]}).cells) == [
+        "epochs",
+        "imgsz",
+    ]
+
+
+def test_the_page_needs_nothing_else_and_escapes(tmp_path: Path) -> None:
+    found = grid({(3, 320): [0.7, 0.71], (5, 416): [0.8, 0.79]})
+    for name in ("heatmap", "pareto", "curves", "predictions"):
+        (tmp_path / "plots").mkdir(exist_ok=True)
+        (tmp_path / "plots" / f"{name}.png").write_bytes(b"png")
+    scores = dict.fromkeys(("mAP50", "mAP50-95", "precision", "recall"), 0.5)
+    verdict = decide([Row("<b>new</b>", scores, 416)])
+    report.write(found, verdict, tmp_path, date(2026, 11, 23))
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert 'src="plots' not in page
+    assert "<b>new</b>" not in page
+    assert "0.7950 ± 0.0071" in page
+    assert "http://zenml/zenml_yolo_tiny_e5_416_s1" in page
+    for section in (
+        "1. Context",
+        "2. Runs tested",
+        "3. Analysis",
+        "4. Decision",
+        "5. The pipeline",
+    ):
+        assert section in page
+
+
+def test_plots_are_pictures(tmp_path: Path) -> None:
+    cells = [({"epochs": "3", "imgsz": "320"}, 0.7), ({"epochs": "10", "imgsz": "416"}, 0.8)]
+    report_plots.heatmap(cells, ["epochs", "imgsz"], tmp_path / "heatmap.png")
+    report_plots.heatmap([({}, 0.7)], [], tmp_path / "one.png")
+    report_plots.curves({"a": [[0.1, 0.2], [0.2]]}, tmp_path / "curves.png")
+    report_plots.pareto([report_plots.Point("a", 1, 0.5)], tmp_path / "pareto.png")
+    for file in tmp_path.iterdir():
+        assert file.read_bytes().startswith(b"\x89PNG")

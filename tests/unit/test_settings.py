@@ -1,0 +1,311 @@
+"""The settings: which source wins, and that every fault is named without its secret."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src import settings as module
+from src.settings import (
+    EXAMPLE_FILE,
+    Settings,
+    SettingsError,
+    client_environment,
+    load_settings,
+    read_env_file,
+    use_stack,
+    write_private,
+)
+
+PRIVATE_PATHS = (
+    "ZENML_CONFIG_PATH",
+    "DVC_SITE_CACHE_DIR",
+    "YOLO_CONFIG_DIR",
+    "MPLCONFIGDIR",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+)
+
+Load = Callable[..., Settings]
+
+
+@pytest.fixture
+def load(tmp_path: Path, valid: dict[str, str]) -> Load:
+    """Return a loader: ``.env`` holds valid settings with some changed (None: left out)."""
+
+    def load(*lines: str, environ: dict[str, str] | None = None, **changes: str | None) -> Settings:
+        values = {key: value for key, value in (valid | changes).items() if value is not None}
+        env_file = tmp_path / ".env"
+        text = "\n".join([f"{key}={value}" for key, value in values.items()] + list(lines))
+        env_file.write_text(text + "\n")
+        return load_settings(environ or {}, env_file)
+
+    return load
+
+
+def faults(
+    load: Load, *lines: str, environ: dict[str, str] | None = None, **changes: str | None
+) -> list[str]:
+    """Return the lines of the error that loading ends with."""
+    with pytest.raises(SettingsError) as caught:
+        load(*lines, environ=environ, **changes)
+    return str(caught.value).splitlines()
+
+
+def test_the_example_has_exactly_the_known_settings() -> None:
+    assert [key.lower() for key in read_env_file(EXAMPLE_FILE)] == list(Settings.model_fields)
+
+
+def test_the_example_holds_no_secret() -> None:
+    values = read_env_file(EXAMPLE_FILE)
+    secrets = [k for k in values if k.endswith(("_PASSWORD", "_SECRET_KEY", "_ENCRYPTION_KEY"))]
+    assert secrets
+    assert not any(values[key] for key in secrets)
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_default(load: Load) -> None:
+    assert load(ZENML_PORT=None).zenml_port == 8080
+    assert load(ZENML_PORT="8081").zenml_port == 8081
+    assert load(ZENML_PORT="8081", environ={"ZENML_PORT": "8082"}).zenml_port == 8082
+
+
+def test_a_blank_value_counts_as_not_set(load: Load) -> None:
+    assert load(ZENML_PORT="").zenml_port == 8080
+    assert load(ZENML_PORT="8081", environ={"ZENML_PORT": ""}).zenml_port == 8081
+
+
+def test_without_a_file_the_message_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="make setup"):
+        load_settings({}, tmp_path / ".env")
+
+
+def test_every_missing_wrong_and_unknown_setting_is_named_at_once(load: Load) -> None:
+    found = faults(
+        load,
+        ZENML_PORT="http",
+        MODE="podman",
+        MINIO_ROOT_PASSWORD=None,
+        DVC_S3_ACCESS_KEY="ab",
+        COCO128_URL="ftp://example.org/coco128.zip",
+        MLFLOW_PROT="5001",
+    )
+    named = {line.split()[0].rstrip(":") for line in found}
+    expected = {"ZENML_PORT", "MODE", "MINIO_ROOT_PASSWORD", "DVC_S3_ACCESS_KEY", "COCO128_URL"}
+    assert named == expected | {".env"}
+    assert len(found) == 6
+
+
+def test_faulty_lines_and_faulty_values_are_named_at_once(load: Load) -> None:
+    found = "\n".join(faults(load, "WEIGHTS=my weights.pt", ZENML_PORT="http", WEIGHTS=None))
+    assert "WEIGHTS" in found
+    assert "ZENML_PORT" in found
+
+
+def test_clashes_and_faulty_values_are_named_at_once(load: Load) -> None:
+    found = "\n".join(faults(load, MODE="podman", DVC_BUCKET="mlflow-artifacts"))
+    assert "MODE" in found
+    assert "the buckets must differ" in found
+
+
+@pytest.mark.parametrize(
+    ("line", "suggestion"),
+    [("MLFLOW_PROT=1", "did you mean MLFLOW_PORT?"), ("QUITE_ELSE=1", "remove the line")],
+)
+def test_an_unknown_setting_comes_with_a_suggestion(load: Load, line: str, suggestion: str) -> None:
+    (fault,) = faults(load, line)
+    assert line.split("=")[0] in fault
+    assert suggestion in fault
+
+
+def test_the_environment_may_hold_what_is_no_setting(load: Load) -> None:
+    assert load(environ={"MLFLOW_PROT": "1", "PATH": "/bin"}).mlflow_port == 5000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'WEIGHTS="yolo.pt"',
+        "WEIGHTS='yolo.pt'",
+        "WEIGHTS=my weights.pt",
+        "WEIGHTS = yolo.pt",
+        "WEIGHTS=yolo.pt # mine",
+        "export WEIGHTS=yolo.pt",
+        "WEIGHTS=$HOME/yolo.pt",
+        "WEIGHTS",
+    ],
+)
+def test_a_line_that_the_shell_would_read_otherwise_is_refused(load: Load, line: str) -> None:
+    (fault,) = faults(load, "", line, WEIGHTS=None)
+    number = len(Settings.model_fields) + 1
+    assert f".env line {number} " in fault
+    assert "WEIGHTS" in fault
+    assert "KEY=value" in fault
+
+
+def test_a_setting_that_stands_there_twice_is_refused(load: Load) -> None:
+    (fault,) = faults(load, "ZENML_PORT=8081")
+    assert f"line {len(Settings.model_fields) + 1}: ZENML_PORT is set twice" in fault
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'MINIO_ROOT_PASSWORD="hunter2 "',
+        "MINIO_ROOT_PASSWORD=hunter2!",
+        "MINIO_ROOT_PASSWORD=hunter2",  # too short
+        "MINIO_ROOT_PASSWORD: hunter2",
+        "MINIO_ROOT_PASSWORD hunter2",
+    ],
+)
+def test_a_faulty_secret_is_named_but_not_shown(load: Load, line: str) -> None:
+    found = "\n".join(faults(load, line, MINIO_ROOT_PASSWORD=None))
+    assert "MINIO_ROOT_PASSWORD" in found
+    assert "hunter2" not in found
+
+
+def test_a_faulty_secret_of_the_environment_is_named_but_not_shown(load: Load) -> None:
+    (fault,) = faults(load, environ={"ZENML_ADMIN_PASSWORD": "hunter 2 and more"})
+    assert fault.startswith("ZENML_ADMIN_PASSWORD")
+    assert "hunter" not in fault
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "localhost", "stack.example.org"])
+def test_only_an_address_that_clients_can_connect_to_is_taken(load: Load, address: str) -> None:
+    (fault,) = faults(load, BIND_ADDRESS=address)
+    assert fault.startswith("BIND_ADDRESS")
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"MLFLOW_PORT": "8080"}, "ports"),
+        ({"MINIO_CONSOLE_PORT": "9000"}, "ports"),
+        ({"DVC_BUCKET": "zenml-artifacts"}, "buckets"),
+        ({"DVC_S3_ACCESS_KEY": "zenml"}, "users"),
+        ({"MINIO_ROOT_USER": "mlflow"}, "users"),
+    ],
+)
+def test_ports_buckets_and_users_must_differ(
+    load: Load, changes: dict[str, Any], what: str
+) -> None:
+    (fault,) = faults(load, **changes)
+    assert f"{what} must differ" in fault
+    for key, value in changes.items():
+        assert f"{key}={value}" in fault
+
+
+def test_every_clash_is_named_at_once(load: Load) -> None:
+    found = "\n".join(faults(load, MLFLOW_PORT="8080", DVC_BUCKET="zenml-artifacts"))
+    assert "ports must differ" in found
+    assert "buckets must differ" in found
+
+
+def test_clients_use_localhost_while_the_address_is_loopback(load: Load) -> None:
+    local, wide = load(), load(BIND_ADDRESS="192.168.1.20", MLFLOW_PORT="5001")
+    assert (local.zenml_url, local.store_url) == ("http://localhost:8080", "http://localhost:9000")
+    assert wide.mlflow_url == "http://192.168.1.20:5001"
+
+
+def test_an_ipv6_address_is_refused_or_gives_valid_addresses(load: Load) -> None:
+    try:
+        loaded = load(BIND_ADDRESS="fd00::20")
+    except SettingsError:
+        return
+    assert loaded.zenml_url == "http://[fd00::20]:8080"
+
+
+def test_the_backend_is_the_one_that_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Load
+) -> None:
+    monkeypatch.setattr(module, "STATE", tmp_path)
+    assert load().backend_state == tmp_path / "native"
+    (tmp_path / "backend").write_text("docker\n")
+    assert load().backend_state == tmp_path / "docker"
+
+
+class TestClientEnvironment:
+    @pytest.fixture(autouse=True)
+    def _state(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "STATE", tmp_path / ".stack")
+        self.state = tmp_path / ".stack"
+
+    def test_configuration_and_caches_stay_in_the_checkout(self, settings: Settings) -> None:
+        environment = client_environment(settings)
+        for name in PRIVATE_PATHS:
+            assert Path(environment[name]).is_relative_to(self.state), name
+        assert environment["ZENML_STORE_URL"] == settings.zenml_url
+        assert environment["MLFLOW_TRACKING_URI"] == settings.mlflow_url
+
+    def test_nothing_calls_home(self, settings: Settings) -> None:
+        environment = client_environment(settings)
+        assert environment["ZENML_ANALYTICS_OPT_IN"] == "false"
+        assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+        assert environment["DVC_NO_ANALYTICS"] == "true"
+        assert environment["DO_NOT_TRACK"] == "true"
+        assert environment["YOLO_OFFLINE"] == "true"
+
+    def test_no_proxy_stands_between_this_machine_and_itself(
+        self, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NO_PROXY", "intra.example.org")
+        environment = client_environment(make_settings(bind_address="192.168.1.20"))
+        excepted = environment["NO_PROXY"].split(",")
+        assert {"localhost", "192.168.1.20", "intra.example.org"} <= set(excepted)
+        assert environment["no_proxy"] == environment["NO_PROXY"]
+
+    def test_the_api_key_is_there_once_the_stack_is_registered(self, settings: Settings) -> None:
+        assert "ZENML_STORE_API_KEY" not in client_environment(settings)
+        write_private(settings.api_key_file, "ZENKEY_1\n")
+        assert client_environment(settings)["ZENML_STORE_API_KEY"] == "ZENKEY_1"
+
+    @pytest.mark.parametrize(
+        "name",
+        ["AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "ZENML_ACTIVE_STACK_ID", "MLFLOW_RUN_ID"],
+    )
+    def test_what_would_lead_elsewhere_is_dropped(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.setattr(os, "environ", {name: "a-person-s-own", "PATH": "/bin"})
+        use_stack(settings)
+        assert name not in os.environ
+        assert os.environ["PATH"] == "/bin"
+
+
+def test_a_private_file_is_replaced_in_one_move_and_readable_by_nobody_else(
+    tmp_path: Path, mode_of: Callable[[Path], str]
+) -> None:
+    file = tmp_path / "folder" / "file"
+    write_private(file, "one")
+    file.chmod(0o644)
+    before = file.stat().st_ino
+    write_private(file, "two")
+    assert file.read_text() == "two"
+    assert file.stat().st_ino != before
+    assert mode_of(file) == "600"
+    assert mode_of(file.parent) == "700"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_the_shell_is_told_the_settings_and_the_addresses(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "load_settings", lambda: settings)
+    assert module.main() == 0
+    told = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+    assert told["MLFLOW_PORT"] == "5000"
+    assert told["LOOPBACK"] == "true"
+    assert told["STORE_URL"] == "http://localhost:9000"
+    assert {field.upper() for field in Settings.model_fields} <= told.keys()
+
+
+def test_faults_go_to_stderr_and_nothing_to_the_shell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> Settings:
+        raise SettingsError("MODE: wrong")
+
+    monkeypatch.setattr(module, "load_settings", fail)
+    assert module.main() == 1
+    assert capsys.readouterr() == ("", "MODE: wrong\n")

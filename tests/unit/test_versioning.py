@@ -1,0 +1,86 @@
+"""DVC's remote and pointer: keys kept out of git, and a damaged pointer named."""
+
+import configparser
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from src.datasets import DatasetError, versioning
+from src.datasets.versioning import configure_remote, pointer_md5
+from src.settings import Settings
+
+POINTER = "outs:\n- md5: 0123abcd.dir\n  size: 1\n  path: tiny_person\n"
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(versioning, "ROOT", tmp_path)
+    monkeypatch.setattr(versioning, "STATE", tmp_path / ".stack")
+    monkeypatch.setattr(versioning, "POINTER", tmp_path / "tiny_person.dvc")
+    monkeypatch.setattr(versioning, "LOCAL_CONFIG", tmp_path / ".dvc" / "config.local")
+    return tmp_path
+
+
+def test_the_remote_is_the_dvc_users_bucket(settings: Settings, root: Path) -> None:
+    configure_remote(settings)
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(versioning.LOCAL_CONFIG)
+    assert dict(config["'remote \"minio\"'"]) == {
+        "url": "s3://dvc-data",
+        "endpointurl": "http://localhost:9000",
+        "access_key_id": "dvc-user",
+        "secret_access_key": settings.dvc_s3_secret_key,
+    }
+    assert config["core"]["site_cache_dir"] == str(root / ".stack" / "dvc")
+
+
+def test_keys_stand_in_the_local_file_only(
+    settings: Settings, root: Path, mode_of: Callable[[Path], str]
+) -> None:
+    configure_remote(settings)
+    assert [file for file in root.rglob("*") if file.is_file()] == [versioning.LOCAL_CONFIG]
+    assert mode_of(versioning.LOCAL_CONFIG) == "600"
+
+
+def test_the_file_is_written_anew_only_when_it_changes(
+    settings: Settings, make_settings: Callable[..., Settings]
+) -> None:
+    def written() -> int:
+        return versioning.LOCAL_CONFIG.stat().st_ino  # each writing makes another file
+
+    configure_remote(settings)
+    first = written()
+    configure_remote(settings)
+    assert written() == first
+    configure_remote(make_settings(minio_port=9100))
+    assert written() != first
+    assert "localhost:9100" in versioning.LOCAL_CONFIG.read_text()
+
+
+def test_the_committed_configuration_holds_no_key() -> None:
+    committed = Path(__file__).parents[2] / ".dvc" / "config"
+    assert "key" not in committed.read_text()
+
+
+def test_the_pointer_gives_the_contents_hash() -> None:
+    assert pointer_md5() is None
+    versioning.POINTER.write_text(POINTER)
+    assert pointer_md5() == "0123abcd.dir"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<<<<<<< HEAD\n{POINTER}=======\n{POINTER.replace('0', '9')}>>>>>>> theirs\n",
+        f"outs:\n<<<<<<< HEAD\n{POINTER[6:]}=======\n{POINTER[6:]}>>>>>>> theirs\n",
+        "",
+        "outs: []\n",
+        "outs:\n- path: tiny_person\n",
+        "no pointer",
+    ],
+)
+def test_a_damaged_pointer_is_one_clear_error(text: str) -> None:
+    versioning.POINTER.write_text(text)
+    with pytest.raises(DatasetError, match=r"^tiny_person\.dvc is no DVC pointer"):
+        pointer_md5()
