@@ -57,9 +57,11 @@ ray-stop: ## Stop this machine's Ray node
 	@scripts/stop-ray-node.sh
 
 ##@ Development
-.PHONY: test lint lock
-test: setup ## Unit, shell and end-to-end tests (ONLY=unit, shell or e2e)
-	@scripts/run-tests.sh
+.PHONY: test test-docker lint lock
+test: setup ## Unit, shell and end-to-end tests (ONLY=unit, shell or e2e); no engine needed
+	@scripts/run-tests.sh unit shell e2e
+test-docker: setup ## The same end-to-end tests on Docker
+	@scripts/run-tests.sh docker
 lint: setup ## ruff, mypy, shellcheck, shfmt
 	@scripts/run-linters.sh
 lock: setup ## Compile requirements.txt and requirements-dev.txt anew

@@ -1,25 +1,35 @@
 #!/usr/bin/env bash
-# Run the tests: unit (no servers), shell (bats), e2e (the whole stack, on its own ports and in its
-# own folder, beside whatever runs here), browser (the servers' pages in Chromium).
-# Usage: run-tests.sh
-# Variables: ONLY=unit|shell|e2e|browser, TEST_MODE=native|docker (the backend of e2e)
+# Run the tests: unit (no servers), shell (bats), e2e (whole stacks on ports and in folders of their
+# own, beside whatever runs here, two at a time), docker (the same end-to-end code on Docker).
+# Usage: run-tests.sh SUITE…     unit, shell, e2e, docker
+# Variables: ONLY (suites in place of those named)
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 
 run_unit() { "$PYTHON_BIN" -m pytest -q tests/unit; }
 run_shell() { "$VENV/bin/bats" tests/shell; }
-run_e2e() { "$PYTHON_BIN" -m pytest -v tests/e2e; }
+run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile tests/e2e; }
+
+run_docker() {
+  . "$ROOT/scripts/lib/backend.sh"
+  BACKEND_STATE=$STATE/docker
+  . "$ROOT/scripts/backends/docker.sh"
+  backend_check || die "the Docker tests need an engine and Compose v2"
+  TEST_MODE=docker "$PYTHON_BIN" -m pytest -v tests/e2e/test_main_job.py tests/e2e/test_docker.py
+}
 
 main() {
-  local suite suites=${ONLY:-unit shell e2e}
+  local suite
   "$ROOT/scripts/ensure-setup.sh" dev
-  for suite in $suites; do
+  [ -z "${ONLY:-}" ] || IFS=' ,' read -r -a suites <<<"$ONLY"
+  [ -n "${ONLY:-}" ] || suites=("$@")
+  for suite in "${suites[@]}"; do
     case $suite in
-      unit | shell | e2e)
+      unit | shell | e2e | docker)
         title "== $suite tests"
         "run_$suite"
         ;;
-      *) die "ONLY=$suite: choose unit, shell or e2e" ;;
+      *) die "$suite: choose unit, shell, e2e or docker" ;;
     esac
   done
 }

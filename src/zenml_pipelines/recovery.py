@@ -14,7 +14,7 @@ from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunUpdate, StepRunUpdate
 
 from src.runs import abandoned
-from src.settings import Settings
+from src.settings import Settings, load_settings, use_stack
 from src.train_cv import EXPERIMENT
 
 
@@ -43,7 +43,9 @@ def mark_ended(name: str, zenml_status: ExecutionStatus, mlflow_status: str) -> 
             client.zen_store.update_run(
                 run.id, PipelineRunUpdate(status=zenml_status, end_time=now)
             )
-    tracking = MlflowClient()
+    settings = load_settings()
+    use_stack(settings)  # anew: ZenML's tracker takes its variables away after each step
+    tracking = MlflowClient(settings.mlflow_url)
     experiment = tracking.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return

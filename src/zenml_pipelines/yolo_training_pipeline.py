@@ -20,6 +20,7 @@ from src.inputs import Inputs
 from src.recipes import Cell
 from src.runs import claim, new_name
 from src.settings import load_settings
+from src.train_cv import WATCH
 from src.zenml_pipelines.outcome import Finished
 from src.zenml_pipelines.recovery import mark_ended
 from src.zenml_steps.data_steps import prepare_tiny_coco_dataset
@@ -72,8 +73,11 @@ def run_cell(
                 recipe=cell.recipe,
                 weights_sha256=inputs.weights_sha256,
             )
-        except KeyboardInterrupt:
-            mark_ended(name, ExecutionStatus.STOPPED, "KILLED")
+        except BaseException as error:
+            # While a step runs, ZenML turns SIGINT into a failure of the step.
+            if isinstance(error, KeyboardInterrupt) or WATCH.stopped():
+                mark_ended(name, ExecutionStatus.STOPPED, "KILLED")
+                raise KeyboardInterrupt from error
             raise
     assert run is not None
     run = Client().get_pipeline_run(run.id)

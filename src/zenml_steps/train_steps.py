@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import mlflow
 from ultralytics import YOLO
 from zenml import ArtifactConfig, get_step_context, log_metadata, step
+from zenml.client import Client
 from zenml.config.cache_policy import CachePolicy
-from zenml.enums import ArtifactType
+from zenml.enums import ArtifactType, ExecutionStatus
+from zenml.exceptions import RunInterruptedException
+from zenml.models import StepRunUpdate
 
 from src import train_cv
 from src.bootstrap.zenml_stack import TRACKER
@@ -16,6 +21,19 @@ from src.datasets import FOLDER, versioning
 from src.inputs import InputsError, settle
 from src.settings import load_settings
 from src.zenml_steps import yolo_materializer
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have an interrupted step end as stopped, where ZenML would call it failed."""
+    try:
+        yield
+    except (KeyboardInterrupt, RunInterruptedException):  # the latter is ZenML's SIGINT
+        step_run = get_step_context().step_run
+        Client().zen_store.update_run_step(
+            step_run.id, StepRunUpdate(status=ExecutionStatus.STOPPING)
+        )
+        raise
 
 
 @step(
@@ -51,7 +69,7 @@ def train_yolo_tiny(
     tags["zenml_run"] = get_step_context().pipeline_run.name
     run = mlflow.active_run()
     assert run is not None  # the experiment tracker has started it
-    with train_cv.workspace(FOLDER) as (folder, data):
+    with _interruptible(), train_cv.workspace(FOLDER) as (folder, data):
         training = train_cv.track(recipe, run_name, data, inputs.model, folder, tags)
         model = YOLO(training.weights)
     result = {

@@ -131,6 +131,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     variables = {
         "VENV": os.environ.get("VENV", str(ROOT / ".venv")),
         "MODE": os.environ.get("TEST_MODE", "native"),
+        # Compose may be a plugin in the real home.
+        "DOCKER_CONFIG": os.environ.get("DOCKER_CONFIG", str(Path.home() / ".docker")),
     }
     checkout = Checkout(root, home, variables | ports)
     try:

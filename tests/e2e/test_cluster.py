@@ -30,7 +30,7 @@ NET = f"198.18.{os.getpid() % 256}"  # set aside for tests of networks
 SERVERS, HEAD, WORKER = f"{NET}.1", f"{NET}.2", f"{NET}.3"
 ADDRESS = f"{HEAD}:6379"
 SPACES = {HEAD: f"zcy{os.getpid()}a", WORKER: f"zcy{os.getpid()}b"}
-CELLS = {f"zenml_yolo_tiny_e{epochs}_{imgsz}" for epochs in (1, 2) for imgsz in (32, 64)}
+CELLS = {"zenml_yolo_tiny_e1_32", "zenml_yolo_tiny_e2_32"}
 REFUSED = """
 import json, ray
 try:
@@ -120,11 +120,12 @@ def head(checkout: Checkout, network: None) -> Iterator[Machine]:
         "CPUS": "1",
     }
     base = "base:\n  batch: 16\n  seed: 0\n  optimizer: AdamW\n  lr0: 0.002\n"
-    for name, axes in {
-        "grid_scratch": "  epochs: [1, 2]\n  imgsz: [32, 64]\n",
-        "long": "  epochs: [5, 6]\n  imgsz: [32]\n",
+    for name, epochs in {
+        "grid_scratch": "[1, 2]",
+        "long": "[4, 5]",
     }.items():
-        (checkout.root / f"configs/{name}.yaml").write_text(f"{base}grid:\n{axes}")
+        grid = f"{base}grid:\n  epochs: {epochs}\n  imgsz: [32]\n"
+        (checkout.root / f"configs/{name}.yaml").write_text(grid)
     checkout.make("data")
     machine = Machine(checkout, HEAD)
     machine.run("make", "ray-head", f"NODE_ADDRESS={HEAD}")
@@ -151,10 +152,6 @@ def mlflow(head: Machine) -> MLflow:
     return MLflow(head.checkout)
 
 
-def grid(head: Machine, *words: str, expect: int = 0) -> str:
-    return head.run("make", "grid", f"RAY_ADDRESS={ADDRESS}", *words, expect=expect)
-
-
 def start_grid(head: Machine, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         head.command("make", "grid", f"RAY_ADDRESS={ADDRESS}", "FORCE=1", *words),
@@ -166,6 +163,11 @@ def start_grid(head: Machine, *words: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+
+
+def ray_folder(machine: Machine) -> Path:
+    code = "source scripts/lib/env.sh && source scripts/lib/ray.sh && ray_folder"
+    return Path(machine.checkout.run("bash", "-c", code))
 
 
 def of_cell(runs: list[dict[str, Any]], cell: str) -> dict[str, str]:
@@ -189,22 +191,20 @@ def test_the_servers_answer_on_their_address_only_and_ask_for_a_password(head: M
 def test_who_lacks_the_token_is_refused(head: Machine, worker: Machine) -> None:
     joining = ("make", "ray-worker", f"RAY_ADDRESS={ADDRESS}")
     assert "has another token: copy RAY_SECRET_KEY" in worker.run(*joining, expect=2)
-    assert "has another token" in grid(head, f"RAY_SECRET_KEY={'0' * 32}", expect=2)
+    variables = (f"RAY_SECRET_KEY={'0' * 32}", f"RAY_ADDRESS={ADDRESS}")
+    assert "has another token" in head.run(
+        "env", *variables, "scripts/run-pipeline.sh", "grid", expect=1
+    )
     code = REFUSED.format(address=ADDRESS)
     assert '"refused"' in head.run(str(head.checkout.interpreter), "-c", code)
-
-
-def test_a_machine_outside_the_cluster_is_told_how_to_join(head: Machine) -> None:
-    printed = head.checkout.make("grid", f"RAY_ADDRESS={ADDRESS}", expect=2)
-    assert f"make ray-worker RAY_ADDRESS={ADDRESS}" in printed
 
 
 def test_cells_run_on_both_nodes(head: Machine, worker: Machine, mlflow: MLflow) -> None:
     worker.checkout.set(RAY_SECRET_KEY=head.checkout.settings["RAY_SECRET_KEY"])
     worker.run("make", "ray-worker", f"RAY_ADDRESS={ADDRESS}")
-    printed = grid(head)
-    assert "4 cells, 2 side by side" in printed
-    assert "zenml_yolo_tiny_e2_64: epoch 2/2, mAP50 " in printed
+    printed = head.run("make", "grid", f"RAY_ADDRESS={ADDRESS}")
+    assert "2 cells, 2 side by side" in printed
+    assert "zenml_yolo_tiny_e2_32: epoch 2/2, mAP50 " in printed
     runs = mlflow.runs()[EXPERIMENT]
     assert {run["info"]["run_name"] for run in runs} == CELLS
     assert {run["info"]["status"] for run in runs} == {"FINISHED"}
@@ -254,11 +254,8 @@ def test_ctrl_c_stops_the_cells_and_marks_their_runs(head: Machine, mlflow: MLfl
     runs = mlflow.runs()[EXPERIMENT]
     assert of_cell(runs, "zenml_yolo_tiny_e50_32") == {HEAD: "KILLED"}
     assert "RUNNING" not in {run["info"]["status"] for run in runs}
-    assert {run["body"]["status"] for run in ZenML(head.checkout).runs()} == {
-        "completed",
-        "failed",
-        "stopped",
-    }
+    statuses = {run["body"]["status"] for run in ZenML(head.checkout).runs()}
+    assert statuses <= {"completed", "failed", "stopped"}
 
 
 def test_no_secret_is_in_a_command_line_or_log(head: Machine, worker: Machine) -> None:
@@ -271,8 +268,7 @@ def test_no_secret_is_in_a_command_line_or_log(head: Machine, worker: Machine) -
         line = " ".join(psutil.Process(pid).cmdline())
         assert not [secret for secret in secrets if secret in line]
     for machine in (head, worker):
-        code = "source scripts/lib/env.sh && source scripts/lib/ray.sh && ray_folder"
-        folder = Path(machine.checkout.run("bash", "-c", code).splitlines()[-1])
+        folder = ray_folder(machine)
         assert folder.stat().st_mode & 0o077 == 0
         logs = list(folder.glob("ray/session_*/logs/*"))
         assert len(logs) > 10
@@ -287,6 +283,5 @@ def test_stopped_nodes_leave_nothing(head: Machine, worker: Machine) -> None:
         assert "not running" in machine.run("make", "ray-stop")
         assert pids(machine.address) == []
         assert not (machine.checkout.root / ".stack/ray").exists()
-    owner = str(os.getuid())
+        assert not ray_folder(machine).exists()
     assert list(head.checkout.home.iterdir()) == []
-    assert not list(Path("/tmp").glob(f"zcy-ray-{owner}-*/ray/session_latest/x"))

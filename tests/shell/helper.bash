@@ -28,7 +28,7 @@ forget_environment() {
   while IFS= read -r name; do unset "$name"; done < <(grep -oE '^[A-Z][A-Z0-9_]+' "$REPO/.env.example")
   unset VENV PYTHON FORCE SERVICE LINES FOLLOW EPOCHS IMGSZ BATCH SEED
   unset MAKEFLAGS MFLAGS MAKELEVEL GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
-  export HOME=$BATS_TEST_TMPDIR/home PATH=$STUBS:$PATH
+  export HOME=$BATS_TEST_TMPDIR/home TMPDIR=$BATS_TEST_TMPDIR PATH=$STUBS:$PATH
 }
 
 # What `make setup` would make, in no time: .venv is the real one's Python, .env has fixed secrets.

@@ -1,9 +1,11 @@
 """What the unit tests share: valid settings, and libraries kept away from the home folder."""
 
 import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,16 +14,16 @@ from src.settings import EXAMPLE_FILE, Settings, read_env_file
 MakeSettings = Callable[..., Settings]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _private_libraries(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Keep Ultralytics' and Matplotlib's own files out of the home folder, and them offline."""
-    folder = tmp_path_factory.mktemp("libraries")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("YOLO_CONFIG_DIR", "MPLCONFIGDIR"):
-            patch.setenv(name, str(folder))
-        patch.setenv("YOLO_OFFLINE", "true")
-        patch.setenv("YOLO_AUTOINSTALL", "false")
-        yield
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep libraries out of the home folder and off the network, before any test imports them."""
+    folder = tempfile.mkdtemp(prefix="unit-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder))
+    places = ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "YOLO_CONFIG_DIR")
+    os.environ |= dict.fromkeys(places, folder)
+    os.environ |= dict.fromkeys(
+        ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "YOLO_OFFLINE"), "true"
+    )
+    os.environ |= dict.fromkeys(("ZENML_ANALYTICS_OPT_IN", "YOLO_AUTOINSTALL"), "false")
 
 
 @pytest.fixture

@@ -16,6 +16,11 @@ from src.settings import Settings
 
 SLEEPS = "import time; print(flush=True); time.sleep(60)"
 IGNORES = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPS}"
+FORKS = f"""
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", {SLEEPS!r}], env={{}}, stdout=subprocess.DEVNULL)
+{SLEEPS}
+"""
 ENDED = 5.0  # seconds in which a process that was ended must be gone
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -41,7 +46,6 @@ def free() -> int:
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Return a starter of processes that carry a checkout's mark, by default this one's."""
     monkeypatch.setattr(processes, "ROOT", tmp_path)
-    monkeypatch.setattr(processes, "GRACE", 0.5)
     started: list[subprocess.Popen[bytes]] = []
 
     def start(code: str = SLEEPS, checkout: Path = tmp_path) -> subprocess.Popen[bytes]:
@@ -126,9 +130,17 @@ def test_only_this_checkouts_processes_end(start: Start, tmp_path: Path) -> None
     assert other.poll() is None
 
 
+def test_children_end_too_even_without_the_mark(start: Start) -> None:
+    parent = start(FORKS)
+    (child,) = psutil.Process(parent.pid).children()
+    assert child.pid not in [process.pid for process in own_processes()]
+    end_own_processes()
+    child.wait(ENDED)
+
+
 def test_a_process_that_does_not_listen_is_killed(start: Start) -> None:
     deaf = start(IGNORES)
-    end_own_processes()
+    end_own_processes(grace=0.5)
     deaf.wait(ENDED)
 
 
@@ -139,7 +151,7 @@ def test_a_process_that_ends_meanwhile_is_no_error(
     found = [psutil.Process(gone.pid), psutil.Process(own.pid)]
     gone.kill()
     gone.wait()
-    monkeypatch.setattr(processes, "own_processes", lambda: found)
+    monkeypatch.setattr(processes, "own_processes", lambda _: found)
     end_own_processes()
     own.wait(ENDED)
 

@@ -1,0 +1,133 @@
+"""What is particular to the Docker backend: containers, their hardening, and their recovery."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Checkout
+from tests.e2e.servers import ZenML
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(os.environ.get("TEST_MODE") != "docker", reason="make test-docker"),
+]
+
+SERVICES = {"mysql", "object-store", "mlflow", "zenml"}
+GIGABYTE = 1e9
+
+
+def docker(*words: str) -> str:
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def containers(checkout: Checkout) -> dict[str, dict[str, Any]]:
+    """What `docker inspect` says of each of this checkout's services."""
+    project = f"label=com.docker.compose.project={checkout.settings['COMPOSE_PROJECT_NAME']}"
+    ids = docker("ps", "--all", "--quiet", "--filter", project).split()
+    found = json.loads(docker("inspect", *ids)) if ids else []
+    return {c["Config"]["Labels"]["com.docker.compose.service"]: c for c in found}
+
+
+def test_four_hardened_containers_on_loopback(checkout: Checkout) -> None:
+    checkout.make("up")
+    found = containers(checkout)
+    assert found.keys() == SERVICES
+    for name, container in found.items():
+        host = container["HostConfig"]
+        assert container["Config"]["User"].split(":")[0] not in ("", "0", "root"), name
+        assert host["ReadonlyRootfs"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"], name
+        assert host["Memory"] > 0, name
+        assert host["RestartPolicy"]["Name"] == "unless-stopped", name
+        assert host["LogConfig"]["Config"]["max-size"], name
+        for bindings in host["PortBindings"].values():
+            assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}, name
+
+
+def test_no_secret_shows(checkout: Checkout) -> None:
+    secrets = {v for k, v in checkout.settings.items() if k.endswith(("_PASSWORD", "_SECRET_KEY"))}
+    shown = json.dumps(containers(checkout)) + docker("ps", "--no-trunc")
+    for service in SERVICES:
+        shown += docker("logs", containers(checkout)[service]["Id"])
+    assert not [secret for secret in secrets if secret in shown]
+
+
+def test_a_second_up_changes_no_container(checkout: Checkout) -> None:
+    before = {name: (c["Id"], c["State"]["StartedAt"]) for name, c in containers(checkout).items()}
+    started = time.monotonic()
+    checkout.make("up")
+    assert time.monotonic() - started < 5
+    after = {name: (c["Id"], c["State"]["StartedAt"]) for name, c in containers(checkout).items()}
+    assert before == after
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="ending a container's process takes root")
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_a_killed_service_is_healthy_again_by_itself(checkout: Checkout, service: str) -> None:
+    killed = containers(checkout)[service]["State"]
+    os.kill(killed["Pid"], signal.SIGKILL)
+    started = time.monotonic()
+    while True:
+        state = containers(checkout)[service]["State"]
+        if state["Pid"] not in (0, killed["Pid"]) and state["Health"]["Status"] == "healthy":
+            break
+        assert time.monotonic() - started < 30, "15 s are promised on an idle machine"
+        time.sleep(0.2)
+
+
+def test_the_cli_in_the_container_talks_to_its_server(checkout: Checkout) -> None:
+    checkout.make("stack")
+    compose = ["docker", "compose", "-f", "compose/compose.yaml", "--env-file", ".env"]
+    listed = checkout.run(*compose, "exec", "-T", "zenml", "zenml", "stack", "list")
+    assert "mlflow_stack" in listed
+
+
+def test_idle_memory_and_image_sizes(checkout: Checkout) -> None:
+    used = 0.0
+    for container in containers(checkout).values():
+        text = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", container["Id"])
+        number = text.split("/")[0].strip()
+        used += float(number.removesuffix("MiB").removesuffix("GiB")) * (
+            1.024 if "GiB" in number else 0.001048576
+        )
+    assert used < 1.2
+    sizes = [
+        json.loads(docker("image", "inspect", containers(checkout)[name]["Image"]))[0]["Size"]
+        for name in ("mlflow", "zenml")
+    ]
+    assert sum(sizes) < 1.8 * GIGABYTE
+
+
+def test_switching_backends_loses_neither_data(checkout: Checkout) -> None:
+    names = [account["name"] for account in ZenML(checkout).get("service_accounts")["items"]]
+    refused = checkout.make("up", "MODE=native", expect=2)
+    assert "make down first" in refused
+    checkout.make("down")
+    checkout.make("up", "MODE=native")
+    assert ZenML(checkout).get("service_accounts")["total"] == 0
+    checkout.make("down", "MODE=native")
+    checkout.make("up")
+    assert [a["name"] for a in ZenML(checkout).get("service_accounts")["items"]] == names
+
+
+def test_clean_leaves_nothing_of_the_project_and_all_else(checkout: Checkout) -> None:
+    project = f"label=com.docker.compose.project={checkout.settings['COMPOSE_PROJECT_NAME']}"
+    others = set(docker("images", "--quiet", "--no-trunc").split())
+    own = {containers(checkout)[name]["Image"] for name in ("mlflow", "zenml")}
+    checkout.make("clean", "FORCE=1")
+    assert containers(checkout) == {}
+    assert docker("volume", "ls", "--quiet", "--filter", project) == ""
+    assert docker("network", "ls", "--quiet", "--filter", project) == ""
+    left = set(docker("images", "--quiet", "--no-trunc").split())
+    assert left.isdisjoint(own)
+    assert others - own <= left
