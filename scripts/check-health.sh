@@ -5,6 +5,7 @@
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 . "$ROOT/scripts/lib/backend.sh"
+. "$ROOT/scripts/lib/ray.sh"
 
 FAILED=0
 
@@ -36,6 +37,7 @@ check_exposure() {
   else
     good "the services listen on $BIND_ADDRESS: ZenML ($ZENML_PORT) and MLflow ($MLFLOW_PORT) ask for a password, the store ($MINIO_PORT) for keys; nothing is encrypted, so keep to a network you trust"
   fi
+  if ray_running; then good "a Ray node listens on every address: it asks for RAY_SECRET_KEY"; fi
 }
 
 check_services() {

@@ -30,16 +30,16 @@ remove_dataset() {
   else
     rm -rf .dvc/cache
   fi
-  [ ! -d data ] || find data -type d -empty -delete
 }
 
 main() {
   local backend
-  if [ ! -e "$STATE" ] && [ ! -e data/tiny_person ] && [ ! -e .dvc/cache ]; then
+  if [ -z "$(ls -d "$STATE" data/tiny_person .dvc/cache .dvc/tmp .dvc/config.local 2>/dev/null)" ]; then
     say "nothing to delete"
     return
   fi
   [ "${FORCE:-}" = 1 ] || confirm
+  [ ! -d "$STATE/ray" ] || "$ROOT/scripts/stop-ray-node.sh"
   load_settings
   take_lock
   for backend in "$ROOT"/scripts/backends/*.sh; do
@@ -51,7 +51,7 @@ main() {
     backend_destroy
   done
   remove_dataset
-  rm -rf "$STATE" runs
+  rm -rf "$STATE"
   say "deleted: the services' data, runs and data set; kept: .env, .venv, reports/, your own files"
 }
 

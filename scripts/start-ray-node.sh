@@ -12,9 +12,10 @@ set -Eeuo pipefail
 start_node() {
   local folder log=$STATE/ray/start.log
   folder=$(ray_folder)
+  [ ! -e "$folder" ] || [ -O "$folder" ] || die "$folder belongs to somebody else: delete it"
+  rm -rf "$folder" "$STATE/ray" # of a node that was killed
+  mkdir -m 700 "$folder"        # fails where somebody else was quicker
   ensure_private_folder "$STATE/ray"
-  ensure_private_folder "$folder"
-  [ -O "$folder" ] || die "$folder belongs to somebody else: set TMPDIR to a short folder of your own"
   (umask 077 && printf '%s' "$RAY_SECRET_KEY" >"$STATE/ray/token")
   CPUS=${CPUS:-$("$PYTHON_BIN" -c 'from src.zenml_pipelines.grid_workers import default_jobs; print(default_jobs(10**6))')}
   (umask 077 && exec env -i PATH="$VENV/bin:/usr/bin:/bin:/usr/sbin:/sbin" HOME="$folder" \

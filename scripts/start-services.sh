@@ -17,6 +17,11 @@ remember_sign_ins() {
   done >"$file"
 }
 
+forget_backend_unless_running() {
+  local status=$?
+  [ "$status" = 0 ] || backend_states | grep -qv "$(printf '\tstopped\t')" || rm -f "$STATE/backend"
+}
+
 main() {
   umask 077
   load_settings
@@ -24,6 +29,8 @@ main() {
   choose_backend
   backend_check || exit 1
   [ -f "$STATE/backend" ] || say "backend: $BACKEND ($BACKEND_REASON)"
+  # A first start that fails binds nobody to this backend.
+  [ -f "$STATE/backend" ] || trap forget_backend_unless_running EXIT
   ensure_private_folder "$BACKEND_STATE"
   remember_sign_ins
   echo "$BACKEND" >"$STATE/backend"

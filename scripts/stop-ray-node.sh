@@ -6,15 +6,13 @@ set -Eeuo pipefail
 . "$ROOT/scripts/lib/ray.sh"
 
 main() {
-  local folder
-  folder=$(ray_folder)
-  if [ ! -d "$folder" ]; then
+  if [ ! -d "$STATE/ray" ] && ! ray_running; then
     say "Ray node: not running"
     return
   fi
   take_lock
   "$PYTHON_BIN" -m src.processes end-ray-node
-  rm -rf "$folder" "$STATE/ray"
+  rm -rf "$(ray_folder)" "$STATE/ray"
   say "Ray node: stopped"
 }
 

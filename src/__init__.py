@@ -1,1 +1,18 @@
 """The Python inside: settings, bootstrap, data, training, pipelines."""
+
+import os
+from pathlib import Path
+
+# None may call home, and none may write into the person's home. Set here, because some libraries
+# look at these while they are imported, before any settings are read.
+OPT_OUTS = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MPLCONFIGDIR": str(Path(__file__).resolve().parents[1] / ".stack" / "matplotlib"),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "YOLO_AUTOINSTALL": "false",
+    "YOLO_OFFLINE": "true",
+    "ZENML_ANALYTICS_OPT_IN": "false",
+}
+os.environ.update(OPT_OUTS)

@@ -43,13 +43,15 @@ def port_holder(address: str, port: int) -> str | None:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     return f"nobody, but it can't be bound ({error.strerror})"
-    try:
-        for listener in psutil.net_connections(kind="tcp"):
-            bound = listener.laddr[1] if listener.laddr else None
-            if listener.status == psutil.CONN_LISTEN and bound == port and listener.pid:
-                return f"pid {listener.pid} ({psutil.Process(listener.pid).name()})"
-    except psutil.Error:  # macOS shows other users' connections to root only
-        pass
+    # Asked one by one, because macOS shows everybody's connections at once to root only.
+    for process in psutil.process_iter():
+        try:
+            for listener in process.net_connections(kind="tcp"):
+                bound = listener.laddr[1] if listener.laddr else None
+                if listener.status == psutil.CONN_LISTEN and bound == port:
+                    return f"pid {process.pid} ({process.name()})"
+        except psutil.Error:  # ended meanwhile, or another user's
+            continue
     return "another process"
 
 

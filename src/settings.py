@@ -19,6 +19,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from src import OPT_OUTS
+
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".stack"
 ENV_FILE = ROOT / ".env"
@@ -277,28 +279,21 @@ def client_environment(settings: Settings) -> dict[str, str]:
     private = settings.backend_state
     no_proxy = {"localhost", "127.0.0.1", settings.bind_address}
     no_proxy |= set(filter(None, os.environ.get("NO_PROXY", "").split(",")))
-    environment = {
+    environment = OPT_OUTS | {
         "ZENML_CONFIG_PATH": str(private / "zenml-client"),
         "ZENML_CUSTOM_SOURCE_ROOT": str(ROOT),
         "ZENML_STORE_URL": settings.zenml_url,
-        "ZENML_ANALYTICS_OPT_IN": "false",
         "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
         "ZENML_ENABLE_RICH_TRACEBACK": "false",
         "MLFLOW_TRACKING_URI": settings.mlflow_url,
         "MLFLOW_TRACKING_USERNAME": settings.mlflow_admin_username,
         "MLFLOW_TRACKING_PASSWORD": settings.mlflow_admin_password,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "DO_NOT_TRACK": "true",
-        "DVC_NO_ANALYTICS": "true",
         "DVC_SITE_CACHE_DIR": str(STATE / "dvc"),
         "YOLO_CONFIG_DIR": str(STATE / "ultralytics"),
-        "YOLO_AUTOINSTALL": "false",
-        "YOLO_OFFLINE": "true",
         "YOLO_VERBOSE": "false",
-        "MPLCONFIGDIR": str(STATE / "matplotlib"),
         "TMPDIR": str(STATE / "tmp"),
         "UV_CACHE_DIR": str(STATE / "uv"),  # ZenML asks uv, where there is one, what is installed
         "AWS_CONFIG_FILE": str(STATE / "no-aws-config"),

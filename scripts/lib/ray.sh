@@ -3,12 +3,11 @@
 # Ray opens its folder to everybody, so it lies in one that is private. Its sockets lie 68 bytes
 # below that, and a socket's path ends at 107 bytes (103 on macOS).
 ray_folder() {
-  local folder name
-  name=zcy-ray-$(id -u)-$(printf '%s' "$ROOT" | cksum | cut -d' ' -f1)
-  for folder in "$STATE/ray" "${TMPDIR:-/tmp}/$name" "/tmp/$name"; do
-    if [ ${#folder} -le 35 ]; then break; fi
-  done
-  printf '%s' "$folder"
+  if [ ${#STATE} -le 31 ]; then
+    printf '%s/ray' "$STATE"
+  else
+    printf '/tmp/zcy-ray-%s-%s' "$(id -u)" "$(printf '%s' "$ROOT" | cksum | cut -d' ' -f1)"
+  fi
 }
 
 ray_running() { "$PYTHON_BIN" -m src.processes ray-node; }

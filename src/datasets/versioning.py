@@ -29,8 +29,10 @@ def configure_remote(settings: Settings) -> None:
     ``.dvc/config`` is committed and holds neither; ``.dvc/.gitignore`` keeps this file out.
     """
     config = configparser.ConfigParser(interpolation=None)
-    config["core"] = {"site_cache_dir": str(STATE / "dvc")}
-    config[f"'remote \"{REMOTE}\"'"] = _remote(settings)
+    config.read(LOCAL_CONFIG, encoding="utf-8")  # a person may have settings of their own there
+    ours = {"core": {"site_cache_dir": str(STATE / "dvc")}}
+    ours[f"'remote \"{REMOTE}\"'"] = _remote(settings)
+    config.read_dict(ours)
     text = io.StringIO()
     config.write(text)
     if not LOCAL_CONFIG.is_file() or LOCAL_CONFIG.read_text() != text.getvalue():

@@ -45,7 +45,7 @@ gone() {
 
 @test "FORCE=1 deletes what the project made" {
   FORCE=1 run -0 scripts/clean-checkout.sh </dev/null
-  gone .stack data/tiny_person data/tiny_person.dvc data/.tiny_person.abc runs .dvc/cache .dvc/tmp .dvc/config.local
+  gone .stack data/tiny_person data/tiny_person.dvc data/.tiny_person.abc .dvc/cache .dvc/tmp .dvc/config.local
 }
 
 @test "it keeps settings, .venv, reports and the person's own files, and says so" {

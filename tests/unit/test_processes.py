@@ -91,10 +91,10 @@ def test_a_port_just_closed_is_free(taken: int) -> None:
 def test_a_holder_that_may_not_be_seen_is_still_told(
     taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(**_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise psutil.AccessDenied
 
-    monkeypatch.setattr(psutil, "net_connections", refuse)
+    monkeypatch.setattr(psutil.Process, "net_connections", refuse)
     assert port_holder("127.0.0.1", taken) == "another process"
 
 

@@ -1,0 +1,177 @@
+"""The cluster's driver: what it refuses, what it sends, and what a worker makes of it."""
+
+import asyncio
+import hashlib
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src import settings as settings_module
+from src.datasets import versioning
+from src.inputs import SCRATCH, Inputs, InputsError
+from src.settings import Settings, load_settings
+from src.zenml_pipelines import cluster
+from src.zenml_pipelines.cluster import Assignment, Board
+from src.zenml_pipelines.command_line import Job, NotReady
+from src.zenml_pipelines.grid_workers import Epoch
+
+MakeSettings = Callable[..., Settings]
+HEAD, OTHER = "192.0.2.10", "192.0.2.11"
+
+
+def inputs(weights: str = SCRATCH, digest: str = SCRATCH) -> Inputs:
+    return Inputs(
+        settled_for=("synthetic", weights, "file:///none"),
+        dataset="synthetic",
+        weights=weights,
+        weights_sha256=digest,
+        notices=[],
+    )
+
+
+def job(settings: Settings, settled: Inputs | None = None, address: str = f"{HEAD}:6379") -> Job:
+    return Job(settings, settled or inputs(), "0123.dir", {}, False, ray_address=address)
+
+
+@pytest.fixture
+def cluster_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, set[str]], None]:
+    """Return a function that says which machine this is and which ones the cluster has."""
+
+    def make(here: str, nodes: set[str]) -> None:
+        monkeypatch.setattr(cluster, "address_towards", lambda address: here)
+        monkeypatch.setattr(cluster, "alive_nodes", lambda address, settings: nodes)
+
+    return make
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("address", ["", "auto", "head", "head:", "ray://head:6379/x"])
+    def test_an_address_is_a_host_and_a_port(self, settings: Settings, address: str) -> None:
+        with pytest.raises(NotReady, match="write host:port"):
+            cluster.alive_nodes(address, settings)
+
+    def test_nobody_listens(self, settings: Settings) -> None:
+        with socket.socket() as held:
+            held.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{held.getsockname()[1]}"
+            with pytest.raises(NotReady, match=r"no Ray cluster at .*: make ray-head"):
+                cluster.alive_nodes(address, settings)
+
+    def test_a_machine_outside_is_told_how_to_join(
+        self, settings: Settings, cluster_of: Callable[[str, set[str]], None]
+    ) -> None:
+        cluster_of("192.0.2.99", {HEAD})
+        with pytest.raises(NotReady, match=f"make ray-worker RAY_ADDRESS={HEAD}:6379"):
+            cluster.connect(job(settings))
+
+    def test_servers_that_others_cannot_reach(
+        self, settings: Settings, cluster_of: Callable[[str, set[str]], None]
+    ) -> None:
+        cluster_of(HEAD, {HEAD, OTHER})
+        with pytest.raises(NotReady, match=f"{OTHER} can't reach them: set BIND_ADDRESS"):
+            cluster.connect(job(settings))
+
+
+def test_the_machines_own_address_is_that_of_the_way_there() -> None:
+    assert cluster.address_towards("127.0.0.1:6379") == "127.0.0.1"
+
+
+def test_the_board_hands_on_epochs_once_and_the_wish_to_stop() -> None:
+    async def story() -> None:
+        board, epoch = Board(), Epoch("run", 1, 3, 0.5)
+        stopping = asyncio.ensure_future(board.stopping())
+        await board.report(epoch)
+        assert await board.take() == [epoch]
+        assert await board.take() == []
+        assert not stopping.done()
+        await board.stop()
+        await asyncio.wait_for(stopping, 1)
+
+    asyncio.run(story())
+
+
+def test_the_package_holds_code_and_origin_but_no_setting_or_data(
+    tmp_path: Path, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, package = tmp_path / "checkout", tmp_path / "package"
+    for name in ("src/a.py", "src/__pycache__/a.pyc", "configs/grid.yaml", ".env", ".stack/x"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("")
+    (root / "data/tiny_person").mkdir(parents=True)
+    (root / "data/tiny_person.dvc").write_text("outs:\n- md5: 0123.dir\n")
+    package.mkdir()
+    monkeypatch.setattr(cluster, "ROOT", root)
+    monkeypatch.setattr(versioning, "POINTER", root / "data/tiny_person.dvc")
+    settings = make_settings(bind_address=HEAD)
+    cluster._pack(package, job(settings))
+    packed = {str(file.relative_to(package)) for file in package.rglob("*") if file.is_file()}
+    assert packed == {"src/a.py", "configs/grid.yaml", "data/tiny_person.dvc", "origin.json"}
+    text = (package / "origin.json").read_text()
+    assert settings.mlflow_url in json.loads(text)["servers"]
+    for name, value in settings.model_dump().items():
+        if name.endswith(("_password", "_secret_key", "_encryption_key")):
+            assert value not in text
+
+
+def test_workers_are_given_the_secrets_that_they_use_only(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings_module, "STATE", tmp_path)
+    settings_module.write_private(settings.api_key_file, "ZENKEY_1\n")
+    given = cluster._assignment(job(settings), ["tag"])
+    assert given.api_key == "ZENKEY_1"
+    held = {
+        name
+        for name, value in given.settings.model_dump().items()
+        if name.endswith(("_password", "_secret_key", "_encryption_key")) and value
+    }
+    assert held == {"mlflow_admin_password", "dvc_s3_secret_key"}
+
+
+class TestWorker:
+    @pytest.fixture(autouse=True)
+    def _folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.setattr(cluster, "DOWNLOADS", tmp_path / "downloads")
+        monkeypatch.setattr(cluster, "RECORD", tmp_path / "inputs.json")
+        monkeypatch.setattr("ray.get", lambda reference: reference)
+        self.folder = tmp_path
+        yield
+
+    def place(self, settings: Settings, settled: Inputs, *content: bytes) -> Inputs:
+        weights: list[Any] = list(content)
+        given = Assignment(settings, "ZENKEY_1", settled, weights, "0123.dir", False, [])
+        cluster._place_inputs(given)
+        return Inputs.model_validate_json((self.folder / "inputs.json").read_text())
+
+    def test_weights_keep_their_name_and_content(self, settings: Settings) -> None:
+        digest = hashlib.sha256(b"weights").hexdigest()
+        sent = inputs("/home/somebody/my-yolo.pt", digest)
+        placed = self.place(settings, sent, b"weights")
+        assert Path(placed.weights).read_bytes() == b"weights"
+        assert Path(placed.weights).is_relative_to(self.folder)
+        assert placed.settled_for == sent.settled_for
+
+    def test_weights_that_arrive_broken_are_refused(self, settings: Settings) -> None:
+        with pytest.raises(InputsError, match="did not arrive"):
+            self.place(settings, inputs("/x/yolo.pt", "0" * 64), b"broken")
+        assert not list((self.folder / "downloads").glob("*.pt"))
+
+    def test_training_from_scratch_needs_no_weights(self, settings: Settings) -> None:
+        assert not self.place(settings, inputs()).pretrained
+
+
+def test_a_process_without_a_file_uses_the_settings_that_it_was_given(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings_module, "STATE", tmp_path)
+    monkeypatch.setattr(settings_module, "_given", None)
+    monkeypatch.setattr("os.environ", {"PATH": "/bin"})
+    settings_module.give(settings, "ZENKEY_1")
+    assert load_settings(env_file=tmp_path / "none") is settings
+    import os
+
+    assert os.environ["ZENML_STORE_API_KEY"] == "ZENKEY_1"
