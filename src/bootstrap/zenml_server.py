@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import requests
 
-from src.bootstrap import BootstrapError, report
+from src.bootstrap import BootstrapError, Outcome, report
 from src.bootstrap.applied import Applied
 from src.settings import Settings, write_private
 
@@ -72,9 +72,8 @@ def converge(settings: Settings) -> None:
 def _ensure_administrator(server: Server, settings: Settings) -> None:
     name, password = settings.zenml_admin_username, settings.zenml_admin_password
     applied = Applied(settings)
-    if server.sign_in(username=name, password=password):
-        report(f"ZenML administrator {name}", "unchanged")
-    else:
+    outcome: Outcome = "unchanged"
+    if not server.sign_in(username=name, password=password):
         old = applied.zenml
         if not server.sign_in(username=old.username, password=old.password):
             raise BootstrapError(
@@ -89,8 +88,21 @@ def _ensure_administrator(server: Server, settings: Settings) -> None:
         )
         if not server.sign_in(username=name, password=password):
             raise BootstrapError(f"ZenML took no new password for {name}: see make logs")
-        report(f"ZenML administrator {name}", "updated")
+        outcome = "updated"
+    if _decline_survey(server):
+        outcome = "updated"
+    report(f"ZenML administrator {name}", outcome)
     applied.remember()
+
+
+def _decline_survey(server: Server) -> bool:
+    """Answer no to the survey and newsletter that bar the dashboard until they are answered."""
+    body = server.call("GET", "current-user")["body"]
+    if not isinstance(body, dict) or body.get("email_opted_in") is not None:
+        return False
+    answer = {"email_opted_in": False, "user_metadata": {"finished_onboarding_survey": True}}
+    server.call("PUT", "current-user", json=answer)
+    return True
 
 
 def _ensure_api_key(server: Server, settings: Settings) -> None:

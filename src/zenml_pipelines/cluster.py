@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +31,7 @@ from src.datasets import versioning
 from src.datasets.manifest import sha256
 from src.inputs import DOWNLOADS, RECORD, Inputs, InputsError
 from src.recipes import Cell
-from src.runs import new_name, own
+from src.runs import abandoned, new_name, own
 from src.settings import ROOT, Settings, SettingsError, give, load_settings, write_private
 from src.zenml_pipelines.command_line import Job, NotReady
 from src.zenml_pipelines.grid_workers import POLL, Epoch
@@ -86,8 +87,8 @@ def connect(job: Job) -> int:
     """Become a driver of the cluster at ``job.ray_address``; return how many cells fit on it.
 
     Raises:
-        NotReady: When there is no such cluster, it does not take this checkout's token, this
-            machine is no node of it, or its nodes can't reach the servers.
+        NotReady: When there is no such cluster, it does not take this checkout's token or asks for
+            none, this machine is no node of it, or its nodes can't reach the servers.
     """
     address, settings = job.ray_address, job.settings
     assert address is not None
@@ -98,11 +99,16 @@ def connect(job: Job) -> int:
             f"this machine ({here}) is no node of the cluster at {address}: "
             f"make ray-worker RAY_ADDRESS={address}"
         )
+    if open_to_all(address):
+        raise NotReady(
+            f"the cluster at {address} asks nobody for a token, and would show secrets to all: "
+            "start its nodes with make ray-head and make ray-worker"
+        )
     others = sorted(nodes - {here})
     if settings.loopback and others:
         raise NotReady(
             f"the servers listen on {settings.bind_address}, where {', '.join(others)} can't reach "
-            "them: set BIND_ADDRESS in .env to this machine's address, then make down stack"
+            "them: set BIND_ADDRESS in .env to this machine's address, then make stack"
         )
     import ray
 
@@ -224,6 +230,14 @@ def alive_nodes(address: str, settings: Settings) -> set[str]:
     return {node.node_manager_address for node in found.values() if node.state == node.ALIVE}
 
 
+def open_to_all(address: str) -> bool:
+    """Tell whether the cluster answers somebody without a token."""
+    asking = "import ray._raylet, sys; ray._raylet.GcsClient(sys.argv[1]).get_all_node_info(5)"
+    stranger = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", asking, address]
+    return subprocess.run(command, env=stranger, capture_output=True, check=False).returncode == 0
+
+
 def address_towards(address: str) -> str:
     """Return this machine's address as the host of ``address`` sees it; sends nothing."""
     host, _, port = address.rpartition(":")
@@ -322,6 +336,8 @@ def _prepare(assignment: Assignment) -> None:
     give(assignment.settings, assignment.api_key)
     with (ROOT / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one process of this node at a time
+        with abandoned(assignment.settings):
+            pass  # deletes what killed processes left here; the driver has marked their runs
         _place_inputs(assignment)
         versioning.bring(assignment.settings)
         from zenml.client import Client

@@ -206,7 +206,7 @@ def test_pages_in_a_real_browser(checkout: Checkout, tmp_path: Path) -> None:
         page = browser.new_page()
         mlflow = MLflow(checkout)
         experiment = mlflow.get("experiments/get-by-name", experiment_name=EXPERIMENT)
-        page.goto(f"{mlflow.url}/#/experiments/{experiment['experiment']['experiment_id']}")
+        page.goto(f"{mlflow.url}/#/experiments/{experiment['experiment']['experiment_id']}/runs")
         page.get_by_text("zenml_yolo_tiny_e3_64").first.wait_for(timeout=60_000)
 
         page = browser.new_page()
@@ -215,5 +215,9 @@ def test_pages_in_a_real_browser(checkout: Checkout, tmp_path: Path) -> None:
         page.locator("input[name=username]").fill(settings["ZENML_ADMIN_USERNAME"])
         page.locator("input[name=password]").fill(settings["ZENML_ADMIN_PASSWORD"])
         page.keyboard.press("Enter")
-        page.wait_for_url("**/projects**", timeout=60_000)
+        page.wait_for_url(lambda url: "login" not in url, timeout=60_000)
+        (run,) = ZenML(checkout).runs()[-1:]
+        base = f"http://localhost:{checkout.variables['ZENML_PORT']}"
+        page.goto(f"{base}/projects/default/runs/{run['id']}")
+        page.get_by_text("summarize_yolo_experiment").first.wait_for(timeout=60_000)
         browser.close()

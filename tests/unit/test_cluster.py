@@ -38,12 +38,13 @@ def job(settings: Settings, settled: Inputs | None = None, address: str = f"{HEA
 
 
 @pytest.fixture
-def cluster_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, set[str]], None]:
+def cluster_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that says which machine this is and which ones the cluster has."""
 
-    def make(here: str, nodes: set[str]) -> None:
+    def make(here: str, nodes: set[str], open_to_all: bool = False) -> None:
         monkeypatch.setattr(cluster, "address_towards", lambda address: here)
         monkeypatch.setattr(cluster, "alive_nodes", lambda address, settings: nodes)
+        monkeypatch.setattr(cluster, "open_to_all", lambda address: open_to_all)
 
     return make
 
@@ -62,14 +63,21 @@ class TestRefusals:
                 cluster.alive_nodes(address, settings)
 
     def test_a_machine_outside_is_told_how_to_join(
-        self, settings: Settings, cluster_of: Callable[[str, set[str]], None]
+        self, settings: Settings, cluster_of: Callable[..., None]
     ) -> None:
         cluster_of("192.0.2.99", {HEAD})
         with pytest.raises(NotReady, match=f"make ray-worker RAY_ADDRESS={HEAD}:6379"):
             cluster.connect(job(settings))
 
+    def test_a_cluster_without_a_token_gets_no_secrets(
+        self, settings: Settings, cluster_of: Callable[..., None]
+    ) -> None:
+        cluster_of(HEAD, {HEAD}, open_to_all=True)
+        with pytest.raises(NotReady, match="asks nobody for a token"):
+            cluster.connect(job(settings))
+
     def test_servers_that_others_cannot_reach(
-        self, settings: Settings, cluster_of: Callable[[str, set[str]], None]
+        self, settings: Settings, cluster_of: Callable[..., None]
     ) -> None:
         cluster_of(HEAD, {HEAD, OTHER})
         with pytest.raises(NotReady, match=f"{OTHER} can't reach them: set BIND_ADDRESS"):
