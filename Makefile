@@ -34,7 +34,7 @@ data: stack ## Build, validate and version data/tiny_person, push it to the stor
 	@scripts/ensure-dataset.sh
 baseline: data ## Run the baseline (EPOCHS, IMGSZ, BATCH, SEED; FORCE=1 ignores the cache)
 	@scripts/run-pipeline.sh baseline
-grid: data ## Run every cell of the grid side by side (JOBS, GRID); finished ones are cached
+grid: data ## Run every cell of the grid side by side (JOBS, GRID, RAY_ADDRESS); done ones are cached
 	@scripts/run-pipeline.sh grid
 
 ##@ Decision

@@ -2,7 +2,8 @@
 # Run the training pipeline: once, or for every cell of the grid.
 # Usage: run-pipeline.sh baseline|grid
 # Variables: EPOCHS, IMGSZ, BATCH, SEED (in place of the recipe's), FORCE=1 (without the cache);
-# for the grid GRID (a file in place of the shipped one) and JOBS (cells side by side)
+# for the grid GRID (a file in place of the shipped one), JOBS (cells side by side) and RAY_ADDRESS
+# (host:port of a Ray cluster to run on, see start-ray-node.sh)
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 

@@ -71,8 +71,8 @@ serverurl=unix://$(native_socket)
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 CONF
   native_program object-store \
-    "juicefs --no-agent gateway --multi-buckets --keep-etag --object-tag --object-meta --no-usage-report --no-banner --no-color --log .stack/native/logs/object-store-gateway.log --cache-dir .stack/native/object-store/cache --cache-size 0 --metrics 127.0.0.1:0 --backup-meta 0 sqlite3://.stack/native/object-store/meta.db $BIND_ADDRESS:$MINIO_PORT" \
-    "HOME=\"$(native_quote "$BACKEND_STATE/object-store")\",MINIO_ROOT_USER=\"$MINIO_ROOT_USER\",MINIO_ROOT_PASSWORD=\"$MINIO_ROOT_PASSWORD\""
+    "juicefs --no-agent gateway --multi-buckets --keep-etag --object-tag --object-meta --no-usage-report --no-banner --no-color --log .stack/native/logs/object-store-gateway.log --cache-dir .stack/native/object-store/cache --cache-size 0 --buffer-size 64 --metrics 127.0.0.1:0 --backup-meta 0 sqlite3://.stack/native/object-store/meta.db $BIND_ADDRESS:$MINIO_PORT" \
+    "HOME=\"$(native_quote "$BACKEND_STATE/object-store")\",GOGC=\"50\",MINIO_ROOT_USER=\"$MINIO_ROOT_USER\",MINIO_ROOT_PASSWORD=\"$MINIO_ROOT_PASSWORD\""
   native_program mlflow \
     "python -m mlflow server --host $BIND_ADDRESS --port $MLFLOW_PORT --workers 1 $auth --backend-store-uri sqlite:///.stack/native/mlflow/mlflow.db --serve-artifacts --artifacts-destination s3://$MLFLOW_BUCKET --allowed-hosts $allowed" \
     "MLFLOW_S3_ENDPOINT_URL=\"$STORE_URL\",AWS_ACCESS_KEY_ID=\"$MLFLOW_S3_ACCESS_KEY\",AWS_SECRET_ACCESS_KEY=\"$MLFLOW_S3_SECRET_KEY\",MLFLOW_SERVER_ENABLE_JOB_EXECUTION=\"false\",MLFLOW_FLASK_SERVER_SECRET_KEY=\"$MLFLOW_SERVER_SECRET_KEY\",MLFLOW_AUTH_CONFIG_PATH=\".stack/native/mlflow/basic_auth.ini\",MLFLOW_AUTH_ADMIN_USERNAME=\"$MLFLOW_ADMIN_USERNAME\",MLFLOW_AUTH_ADMIN_PASSWORD=\"$MLFLOW_ADMIN_PASSWORD\""
@@ -125,7 +125,7 @@ native_start_supervisor() {
     TMPDIR="$BACKEND_STATE/tmp" LANG="${LANG:-C.UTF-8}" PYTHONUNBUFFERED=1 ZENML_CV_YOLO_CHECKOUT="$ROOT" \
     ZENML_ANALYTICS_OPT_IN=false MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true \
     AWS_EC2_METADATA_DISABLED=true AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
-    ZENML_LOGGING_COLORS_DISABLED=true "$PYTHON_BIN" -m supervisor.supervisord -c "$NATIVE_CONF" 9<&-)
+    ZENML_LOGGING_COLORS_DISABLED=true MALLOC_ARENA_MAX=2 "$PYTHON_BIN" -m supervisor.supervisord -c "$NATIVE_CONF" 9<&-)
 }
 
 backend_up() {

@@ -57,6 +57,16 @@ class Assignment:
     tags: list[str]
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A cell on its way."""
+
+    cell: Cell
+    number: int  # 1 for the first
+    name: str  # of the ZenML run
+    claim: ExitStack  # says that the run is alive while this driver is
+
+
 class Board:
     """An actor through which workers report epochs and hear that they are to stop."""
 
@@ -157,51 +167,56 @@ def run_cells(
     assignment = _assignment(job, tags)
 
     waiting = [(cell, 1) for cell in sorted(cells, key=lambda cell: cell.cost, reverse=True)]
-    running: dict[Any, tuple[Cell, int, str]] = {}
+    running: dict[Any, Attempt] = {}
     deadline: float | None = None  # once Ctrl-C was pressed
-    with ExitStack() as owned:
 
-        def start(cell: Cell, attempt: int) -> None:
-            name = new_name(cell.run_name)
-            owned.enter_context(own(job.settings, name))
-            running[task.remote(cell, name, assignment, board)] = cell, attempt, name
+    def start(cell: Cell, number: int) -> None:
+        name = new_name(cell.run_name)
+        claim = ExitStack()
+        claim.enter_context(own(job.settings, name))
+        future = task.remote(cell, name, assignment, board)
+        running[future] = Attempt(cell, number, name, claim)
 
-        def end(future: Any) -> None:
-            cell, attempt, name = running.pop(future)
-            try:
-                outcome: Outcome = ray.get(future)
-            except RayTaskError as error:
-                outcome = Failed(str(error.cause))
-            except RayError as error:
-                _mark(name, "FAILED")
-                if attempt < ATTEMPTS and deadline is None:
-                    print(f"{cell.run_name}: its node or process died; again", file=sys.stderr)
-                    waiting.insert(0, (cell, attempt + 1))
-                    return
-                outcome = Failed(f"its node or process died ({type(error).__name__})")
-            on_outcome(cell, outcome)
-
+    def end(future: Any) -> None:
+        ended = running[future]
+        outcome: Outcome | None
         try:
-            while running or (waiting and deadline is None):
-                try:
-                    while waiting and len(running) < jobs and deadline is None:
-                        start(*waiting.pop(0))
-                    finished, _ = ray.wait(list(running), timeout=POLL)
-                    for epoch in ray.get(board.take.remote()):
-                        on_epoch(epoch)
-                    for future in finished:
-                        end(future)
-                    if deadline is not None and time.monotonic() > deadline:
-                        break
-                except KeyboardInterrupt:
-                    deadline = time.monotonic() + (GRACE if deadline is None else 0)
-                    board.stop.remote()
-            for future, (cell, _, name) in running.items():  # did not stop in time
-                ray.cancel(future, force=True)
-                _mark(name, "STOPPED")
-                on_outcome(cell, Stopped())
-        finally:
-            ray.shutdown()
+            outcome = ray.get(future)
+        except RayTaskError as error:
+            outcome = Failed(str(error.cause))
+        except RayError as error:
+            _mark(ended.name, "FAILED")
+            outcome = Failed(f"its node or process died ({type(error).__name__})")
+            if ended.number < ATTEMPTS and deadline is None:
+                print(f"{ended.cell.run_name}: its node or process died; again", file=sys.stderr)
+                waiting.insert(0, (ended.cell, ended.number + 1))
+                outcome = None
+        running.pop(future).claim.close()
+        if outcome is not None:
+            on_outcome(ended.cell, outcome)
+
+    try:
+        while running or (waiting and deadline is None):
+            try:
+                while waiting and len(running) < jobs and deadline is None:
+                    start(*waiting.pop(0))
+                finished, _ = ray.wait(list(running), timeout=POLL)
+                for epoch in ray.get(board.take.remote()):
+                    on_epoch(epoch)
+                for future in finished:
+                    end(future)
+                if deadline is not None and time.monotonic() > deadline:
+                    break
+            except KeyboardInterrupt:
+                deadline = time.monotonic() + (GRACE if deadline is None else 0)
+                board.stop.remote()
+    finally:
+        for future, left in running.items():  # did not stop in time, or this driver fails
+            ray.cancel(future, force=True)
+            _mark(left.name, "STOPPED")
+            left.claim.close()
+            on_outcome(left.cell, Stopped())
+        ray.shutdown()
     if deadline is not None:
         raise KeyboardInterrupt
 
