@@ -4,10 +4,19 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
+# A mistyped variable would be ignored without a word: EPOCH=50 for EPOCHS=50.
+KNOWN := $(shell sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' .env.example) \
+  EPOCHS IMGSZ BATCH SEED FORCE GRID JOBS RUN REASON SOURCE SERVICE LINES FOLLOW \
+  RAY_ADDRESS RAY_PORT NODE_ADDRESS CPUS ONLY FIX UV PYTHON VENV SHELL
+UNKNOWN := $(filter-out $(KNOWN),$(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(v))))
+ifneq ($(UNKNOWN),)
+$(error unknown: $(UNKNOWN). Settings are in .env.example, other variables in `make help`)
+endif
+
 ##@ Stack
 .PHONY: help setup up stack status logs doctor credentials down clean
 help: ## List the targets
-	@scripts/show-help.sh $(firstword $(MAKEFILE_LIST))
+	@scripts/show-help.sh Makefile
 setup: ## Install .venv from requirements.txt; make .env with random secrets
 	@scripts/ensure-setup.sh
 up: setup ## Start the services, wait until they are healthy, print their addresses

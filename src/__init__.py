@@ -3,12 +3,13 @@
 import os
 from pathlib import Path
 
-# None may call home, and none may write into the person's home. Set here, because some libraries
-# look at these while they are imported, before any settings are read.
+# No library may call home, write into the person's home, or chat. Set here, because some look at
+# these while they are imported, before any settings are read.
 OPT_OUTS = {
     "DO_NOT_TRACK": "true",
     "DVC_NO_ANALYTICS": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MPLCONFIGDIR": str(Path(__file__).resolve().parents[1] / ".stack" / "matplotlib"),
     "RAY_USAGE_STATS_ENABLED": "0",
     "YOLO_AUTOINSTALL": "false",

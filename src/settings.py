@@ -289,7 +289,6 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_TRACKING_USERNAME": settings.mlflow_admin_username,
         "MLFLOW_TRACKING_PASSWORD": settings.mlflow_admin_password,
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "DVC_SITE_CACHE_DIR": str(STATE / "dvc"),
         "YOLO_CONFIG_DIR": str(STATE / "ultralytics"),

@@ -51,3 +51,9 @@ targets() { sed -nE 's/^([a-z-]+):.*## .*/\1/p' Makefile; }
   run -0 make -C "$CHECKOUT"
   said baseline
 }
+
+@test "a mistyped variable is refused, a setting and a sentence are not" {
+  run -2 make help EPOCH=50
+  said 'unknown: EPOCH'
+  run -0 make help EPOCHS=50 ZENML_PORT=8181 REASON='it is = better'
+}
