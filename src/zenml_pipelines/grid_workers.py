@@ -120,6 +120,8 @@ def _prepare(
     """Make this process a worker: quiet, ended with its parent, stopped by the event alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Before NumPy and PyTorch are imported: a cell that spins on two cores slows its neighbour.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     # What a step prints still goes to its log: ZenML wraps this stream.
