@@ -291,7 +291,6 @@ def write(grid: Grid, verdict: registry.Verdict, folder: Path, today: date) -> N
         analysis=analyse(grid),
         verdict=verdict,
         model=registry.MODEL,
-        scores=SCORES,
     )
     (folder / "report.md").write_text(text, encoding="utf-8")
     (folder / "report.html").write_text(to_html(text, folder), encoding="utf-8")
