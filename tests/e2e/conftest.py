@@ -33,12 +33,24 @@ class Checkout:
         """Run make without a terminal and return what it printed, stdout and stderr together."""
         return self.run("make", *words, timeout=timeout, expect=expect)
 
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own; read what it says as it says it."""
+        return subprocess.Popen(
+            words,
+            cwd=self.root,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
     def run(self, *words: str, timeout: float = 600, expect: int = 0) -> str:
-        inherited = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "DOCKER_HOST")}
         done = subprocess.run(
             words,
             cwd=self.root,
-            env=inherited | {"HOME": str(self.home)} | self.variables,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -56,6 +68,11 @@ class Checkout:
         )
         printed = self.run(str(self.interpreter), "-c", prelude + code)
         return json.loads(printed.strip().splitlines()[-1])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "DOCKER_HOST")}
+        return inherited | {"HOME": str(self.home)} | self.variables
 
     @property
     def interpreter(self) -> Path:

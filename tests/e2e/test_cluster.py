@@ -153,16 +153,8 @@ def mlflow(head: Machine) -> MLflow:
 
 
 def start_grid(head: Machine, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        head.command("make", "grid", f"RAY_ADDRESS={ADDRESS}", "FORCE=1", *words),
-        cwd=head.checkout.root,
-        env=os.environ | {"HOME": str(head.checkout.home)} | head.checkout.variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    command = head.command("make", "grid", f"RAY_ADDRESS={ADDRESS}", "FORCE=1", *words)
+    return head.checkout.start(*command)
 
 
 def ray_folder(machine: Machine) -> Path:

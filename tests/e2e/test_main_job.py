@@ -291,16 +291,7 @@ def test_a_killed_server_comes_back(checkout: Checkout) -> None:
 
 
 def test_an_interrupted_training_ends_its_runs_and_can_be_repeated(checkout: Checkout) -> None:
-    command = subprocess.Popen(
-        ["make", "baseline", "FORCE=1", "EPOCHS=50"],
-        cwd=checkout.root,
-        env=os.environ | checkout.variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    command = checkout.start("make", "baseline", "FORCE=1", "EPOCHS=50")
     assert command.stdout is not None
     for line in command.stdout:
         if "epoch 2/50" in line:
