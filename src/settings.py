@@ -294,6 +294,9 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "YOLO_CONFIG_DIR": str(STATE / "ultralytics"),
         "YOLO_VERBOSE": "false",
         "TMPDIR": str(STATE / "tmp"),
+        # NumPy and PyTorch read it on import. One, because the sums of several threads depend on
+        # their number, and because a cell that spins on two cores slows its neighbour.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         "UV_CACHE_DIR": str(STATE / "uv"),  # ZenML asks uv, where there is one, what is installed
         "AWS_CONFIG_FILE": str(STATE / "no-aws-config"),
         "AWS_SHARED_CREDENTIALS_FILE": str(STATE / "no-aws-credentials"),

@@ -87,7 +87,9 @@ class Versions:
     @cached_property
     def _repo(self) -> Repo:
         from dvc.repo import Repo  # half a second, paid by those who need it
+        from tqdm import tqdm
 
+        tqdm.monitor_interval = 0  # no thread for progress bars that nobody sees: a grid forks
         logging.getLogger("dvc").setLevel(logging.WARNING)  # its hints on what to commit
         return Repo(str(ROOT))
 

@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +33,12 @@ from src.recipes import Cell
 from src.runs import abandoned, new_name, own
 from src.settings import ROOT, Settings, SettingsError, give, load_settings, write_private
 from src.zenml_pipelines.command_line import Job, NotReady
-from src.zenml_pipelines.grid_workers import POLL, Epoch
-from src.zenml_pipelines.outcome import Failed, Outcome, Stopped
+from src.zenml_pipelines.outcome import Epoch, Failed, Outcome, Stopped
+from src.zenml_pipelines.progress import Progress
 
 ATTEMPTS = 3  # for a cell whose node or process dies
 GRACE = 30.0  # seconds that cells have to stop themselves after Ctrl-C
+POLL = 0.2  # seconds between two looks at the workers' progress
 TIMEOUT = 5.0  # seconds for the head's first answer
 # Of all secrets, those that a worker uses itself; ZenML's API key opens the artifact store.
 WORKERS_SECRETS = frozenset({"mlflow_admin_password", "dvc_s3_secret_key"})
@@ -138,14 +138,7 @@ def connect(job: Job) -> int:
     return int(slots.get("GPU", 0) or slots.get("CPU", 0)) or 1
 
 
-def run_cells(
-    cells: list[Cell],
-    job: Job,
-    jobs: int,
-    tags: list[str],
-    on_epoch: Callable[[Epoch], None],
-    on_outcome: Callable[[Cell, Outcome], None],
-) -> None:
+def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress: Progress) -> None:
     """Run the cells on the cluster, the longest first, ``jobs`` at a time; ``connect`` first.
 
     A cell whose node dies is run again on another; the driver names the runs, and so knows which
@@ -193,30 +186,31 @@ def run_cells(
                 outcome = None
         running.pop(future).claim.close()
         if outcome is not None:
-            on_outcome(ended.cell, outcome)
+            progress.on_outcome(ended.cell, outcome)
 
-    try:
-        while running or (waiting and deadline is None):
-            try:
-                while waiting and len(running) < jobs and deadline is None:
-                    start(*waiting.pop(0))
-                finished, _ = ray.wait(list(running), timeout=POLL)
-                for epoch in ray.get(board.take.remote()):
-                    on_epoch(epoch)
-                for future in finished:
-                    end(future)
-                if deadline is not None and time.monotonic() > deadline:
-                    break
-            except KeyboardInterrupt:
-                deadline = time.monotonic() + (GRACE if deadline is None else 0)
-                board.stop.remote()
-    finally:
-        for future, left in running.items():  # did not stop in time, or this driver fails
-            ray.cancel(future, force=True)
-            _mark(left.name, "STOPPED")
-            left.claim.close()
-            on_outcome(left.cell, Stopped())
-        ray.shutdown()
+    with progress:
+        try:
+            while running or (waiting and deadline is None):
+                try:
+                    while waiting and len(running) < jobs and deadline is None:
+                        start(*waiting.pop(0))
+                    finished, _ = ray.wait(list(running), timeout=POLL)
+                    for epoch in ray.get(board.take.remote()):
+                        progress.on_epoch(epoch)
+                    for future in finished:
+                        end(future)
+                    if deadline is not None and time.monotonic() > deadline:
+                        break
+                except KeyboardInterrupt:
+                    deadline = time.monotonic() + (GRACE if deadline is None else 0)
+                    board.stop.remote()
+        finally:
+            for future, left in running.items():  # did not stop in time, or this driver fails
+                ray.cancel(future, force=True)
+                _mark(left.name, "STOPPED")
+                left.claim.close()
+                progress.on_outcome(left.cell, Stopped())
+            ray.shutdown()
     if deadline is not None:
         raise KeyboardInterrupt
 

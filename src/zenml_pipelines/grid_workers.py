@@ -1,45 +1,50 @@
 """Runs cells side by side, each slot in a process of its own, on this machine.
 
-Nothing listens: parent and workers talk through pipes. A worker imports ZenML and PyTorch once for
-all its cells; one that dies takes only its cell with it.
+Nothing listens, and nothing has a name that a killed grid could leave behind: parent and workers
+talk through pipes. A worker that dies takes only its cell with it.
 """
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait as wait_for
-from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Event
+from importlib import import_module
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from src.recipes import Cell
-from src.settings import Settings
+from src.settings import use_stack
 from src.zenml_pipelines.command_line import Job
-from src.zenml_pipelines.outcome import Failed, Outcome, Stopped
+from src.zenml_pipelines.outcome import Epoch, Failed, Outcome, Stopped
+from src.zenml_pipelines.progress import Progress
 
+PRELOADED = ("torchvision", "ultralytics", "zenml", "matplotlib.pyplot")  # 4 s, and no threads
 MEMORY_PER_CELL = 1.5e9  # bytes; a training of YOLOv8n at 416 px takes 1.1e9
-POLL = 0.2  # seconds between two looks at the workers' progress
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What a worker says after each epoch."""
+@dataclass
+class Slot:
+    """A worker, the pipe to it, and the cell that it works on."""
 
-    run_name: str
-    epoch: int
-    epochs: int
-    score: float  # mAP50
+    process: BaseProcess
+    pipe: Connection
+    cell: Cell | None = None
+
+    def tell(self, message: Cell | None) -> None:
+        """Give the worker its next cell; None means that there is none, and to stop."""
+        with suppress(ConnectionError):  # it has died: the pipe's other direction says so
+            self.pipe.send(message)
 
 
 def default_jobs(cells: int) -> int:
@@ -48,59 +53,82 @@ def default_jobs(cells: int) -> int:
     return max(1, min(cells, _gpus() or min(os.cpu_count() or 1, fitting)))
 
 
-def run_cells(
-    cells: list[Cell],
-    job: Job,
-    jobs: int,
-    tags: list[str],
-    on_epoch: Callable[[Epoch], None],
-    on_outcome: Callable[[Cell, Outcome], None],
-) -> None:
+def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress: Progress) -> None:
     """Run the cells, the longest first, ``jobs`` at a time.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C, when every worker has marked its run and ended.
     """
-    context = multiprocessing.get_context("spawn")
-    stop, progress = context.Event(), context.SimpleQueue()
-    gpus = _gpus()
-
-    def new_slot(number: int) -> ProcessPoolExecutor:
-        device = str(number % gpus) if gpus else None
-        return ProcessPoolExecutor(1, context, _prepare, (job.settings, stop, progress, device))
-
     waiting = sorted(cells, key=lambda cell: cell.cost, reverse=True)
-    slots = [new_slot(number) for number in range(jobs)]
-    running: dict[Future[Outcome], tuple[int, Cell]] = {}
+    slots: list[Slot] = []
     interrupted = False
+    pressed, press = multiprocessing.Pipe(duplex=False)
+    # Ctrl-C as a message, not as an exception, which could come in the middle of another message.
+    before = signal.signal(signal.SIGINT, lambda *_: press.send(None))
     try:
-        while running or (waiting and not interrupted):
-            try:
-                busy = {number for number, _ in running.values()}
-                for number in sorted(set(range(jobs)) - busy):
-                    if waiting and not interrupted:
-                        cell = waiting.pop(0)
-                        running[slots[number].submit(_work, cell, job, tags)] = (number, cell)
-                finished, _ = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
-                while not progress.empty():
-                    on_epoch(progress.get())
-                for future in finished:
-                    number, cell = running.pop(future)
+        slots += [_start(number, job, tags) for number in range(jobs)]
+        with progress:
+            while True:
+                for slot in slots:
+                    if slot.cell is None and waiting and not interrupted:
+                        slot.cell = waiting.pop(0)
+                        slot.tell(slot.cell)
+                busy = [slot.pipe for slot in slots if slot.cell]
+                if not busy:
+                    break
+                ready = wait([*busy, pressed])
+                for number, slot in enumerate(slots):
+                    if slot.cell is None or slot.pipe not in ready:
+                        continue
                     try:
-                        outcome = future.result()
-                    except BrokenProcessPool:
-                        outcome = Failed("its process was killed (out of memory?)")
-                        slots[number] = new_slot(number)
-                    on_outcome(cell, outcome)
-            except KeyboardInterrupt:
-                interrupted = True
-                stop.set()
+                        said = slot.pipe.recv()
+                    except (ConnectionError, EOFError):
+                        said = Failed("its process was killed (out of memory?)")
+                        slots[number] = _start(number, job, tags)
+                    if isinstance(said, Epoch):
+                        progress.on_epoch(said)
+                    else:
+                        cell, slot.cell = slot.cell, None
+                        progress.on_outcome(cell, said)
+                if pressed in ready:
+                    pressed.recv()
+                    interrupted = True
+                    for slot in slots:
+                        slot.tell(None)
     finally:
-        stop.set()
         for slot in slots:
-            slot.shutdown(cancel_futures=True)
+            slot.tell(None)
+        for slot in slots:
+            slot.process.join()
+        signal.signal(signal.SIGINT, before)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _start(number: int, job: Job, tags: list[str]) -> Slot:
+    gpus = _gpus()
+    context = _context(gpus)
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=_work, args=(theirs, job, tags, str(number % gpus) if gpus else None)
+    )
+    process.start()
+    theirs.close()
+    return Slot(process, ours)
+
+
+def _context(gpus: int) -> ForkContext | SpawnContext:
+    """Return how to start a worker: as a fork that has PyTorch and ZenML already, where it may be.
+
+    No fork survives CUDA, threads of its parent, or macOS' libraries. MLflow is left to the
+    workers, because it starts Polars' threads.
+    """
+    if sys.platform != "linux" or gpus or psutil.Process().num_threads() > 1:
+        return multiprocessing.get_context("spawn")
+    for module in PRELOADED:
+        import_module(module)
+    gc.freeze()  # else each collection would look at all that again, and write to shared pages
+    return multiprocessing.get_context("fork")
 
 
 def _gpus() -> int:
@@ -114,41 +142,37 @@ def _gpus() -> int:
         return 0
 
 
-def _prepare(
-    settings: Settings, stop: Event, progress: SimpleQueue[Epoch], device: str | None
-) -> None:
-    """Make this process a worker: quiet, ended with its parent, stopped by the event alone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
+def _work(pipe: Connection, job: Job, tags: list[str], device: str | None) -> None:
+    """Be a worker: quiet, ended with its parent, stopped by a message alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to take
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Before NumPy and PyTorch are imported: a cell that spins on two cores slows its neighbour.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     # What a step prints still goes to its log: ZenML wraps this stream.
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - open for the process's life
+    use_stack(job.settings)
     from src import train_cv
-    from src.settings import use_stack
-
-    use_stack(settings)
 
     def report(run_name: str, epoch: int, epochs: int, values: dict[str, Any]) -> None:
-        progress.put(Epoch(run_name, epoch, epochs, values["mAP50"]))
+        pipe.send(Epoch(run_name, epoch, epochs, values["mAP50"]))
 
     train_cv.WATCH.on_epoch = report
-    train_cv.WATCH.stopped = stop.is_set
+    train_cv.WATCH.stopped = pipe.poll
+    while (cell := pipe.recv()) is not None:
+        pipe.send(_outcome(cell, job, tags))
 
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    wait_for([parent.sentinel])
+    wait([parent.sentinel])
     os._exit(1)
 
 
-def _work(cell: Cell, job: Job, tags: list[str]) -> Outcome:
-    from src.zenml_pipelines.yolo_training_pipeline import run_cell
-
+def _outcome(cell: Cell, job: Job, tags: list[str]) -> Outcome:
     try:
+        from src.zenml_pipelines.yolo_training_pipeline import run_cell
+
         return run_cell(cell, job.inputs, job.dataset_md5, force=job.force, tags=tags)
     except KeyboardInterrupt:
         return Stopped()

@@ -1,9 +1,19 @@
-"""How a cell ended: plain values, so that who shows them need not import ZenML."""
+"""What is said of a cell: plain values, so that who shows them need not import ZenML."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A finished epoch."""
+
+    run_name: str
+    epoch: int
+    epochs: int
+    score: float  # mAP50
 
 
 @dataclass(frozen=True)

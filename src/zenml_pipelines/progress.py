@@ -10,17 +10,16 @@ from rich import progress
 from rich.console import Console
 
 from src.recipes import Cell
-from src.zenml_pipelines.grid_workers import Epoch
-from src.zenml_pipelines.outcome import Failed, Finished, Outcome
+from src.zenml_pipelines.outcome import Epoch, Failed, Finished, Outcome
 
 
 class Progress:
     """A bar for each cell (epoch, mAP50, time left), or a line for each event."""
 
     def __init__(self, cells: list[Cell]) -> None:
-        """Make the bars; nothing is shown before the ``with`` block."""
+        """Make the bars; nothing is shown before the ``with`` block, which starts a thread."""
+        self.outcomes: dict[str, Outcome] = {}  # by the cells' run names
         self._count = len(cells)
-        self._ended = 0
         self._live = sys.stderr.isatty()
         self._bars = progress.Progress(
             progress.TextColumn("{task.description}"),
@@ -62,7 +61,7 @@ class Progress:
 
     def on_outcome(self, cell: Cell, outcome: Outcome) -> None:
         """Show how a cell ended."""
-        self._ended += 1
+        self.outcomes[cell.run_name] = outcome
         task = self._tasks[cell.run_name]
         if isinstance(outcome, Finished):
             how = "from the cache" if outcome.cached else f"{outcome.seconds:.0f} s"
@@ -72,7 +71,7 @@ class Progress:
             note = f"FAILED: {outcome.reason}" if isinstance(outcome, Failed) else "stopped"
             self._bars.update(task, note=note.splitlines()[0])
         self._bars.stop_task(task)
-        self._say(f"[{self._ended}/{self._count}] {cell.run_name}: {note}")
+        self._say(f"[{len(self.outcomes)}/{self._count}] {cell.run_name}: {note}")
 
     def _say(self, line: str) -> None:
         if not self._live:

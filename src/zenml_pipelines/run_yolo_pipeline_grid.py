@@ -28,17 +28,11 @@ def grid(job: Job) -> int:
     jobs = min(job.jobs or fitting, len(cells))
     # What `make report` finds the cells of this grid by.
     tags = [f"grid-{path.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"]
-    done: dict[str, Outcome] = {}
     print(f"{len(cells)} cells, {jobs} side by side", file=sys.stderr)
-    with Progress(cells) as progress:
-
-        def on_outcome(cell: Cell, outcome: Outcome) -> None:
-            done[cell.run_name] = outcome
-            progress.on_outcome(cell, outcome)
-
-        run_cells(cells, job, jobs, tags, progress.on_epoch, on_outcome)
-    Console(width=None if sys.stdout.isatty() else 120).print(_table(cells, done))
-    failed = [name for name, outcome in done.items() if isinstance(outcome, Failed)]
+    progress = Progress(cells)
+    run_cells(cells, job, jobs, tags, progress)
+    Console(width=None if sys.stdout.isatty() else 120).print(_table(cells, progress.outcomes))
+    failed = [name for name, outcome in progress.outcomes.items() if isinstance(outcome, Failed)]
     if failed:
         print(
             f"error: {len(failed)} of {len(cells)} cells failed: {', '.join(failed)}; "

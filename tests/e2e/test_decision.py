@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -51,22 +50,10 @@ def statuses(checkout: Checkout) -> tuple[list[str], list[str]]:
     return mlflow, [run["body"]["status"] for run in ZenML(checkout).runs()]
 
 
-def start_grid(checkout: Checkout, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        ["make", "grid", *words],
-        cwd=checkout.root,
-        env=os.environ | checkout.variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def test_a_killed_grid_goes_on_where_it_was(checkout: Checkout) -> None:
     checkout.make("data")
-    command = start_grid(checkout, "JOBS=1")
+    semaphores = set(Path("/dev/shm").glob("sem.mp-*"))  # what a killed process pool leaves
+    command = checkout.start("make", "grid", "JOBS=1")
     assert command.stdout is not None
     finished: list[str] = []
     for line in command.stdout:
@@ -80,6 +67,7 @@ def test_a_killed_grid_goes_on_where_it_was(checkout: Checkout) -> None:
     while workers(checkout):
         assert time.monotonic() < deadline, workers(checkout)
         time.sleep(0.1)
+    assert set(Path("/dev/shm").glob("sem.mp-*")) <= semaphores
 
     printed = checkout.make("grid", "JOBS=2")
     assert "its process was killed; marked as failed" in printed
@@ -95,7 +83,7 @@ def test_a_killed_grid_goes_on_where_it_was(checkout: Checkout) -> None:
 
 
 def test_ctrl_c_stops_every_cell_and_says_so(checkout: Checkout) -> None:
-    command = start_grid(checkout, "JOBS=2", "EPOCHS=50")
+    command = checkout.start("make", "grid", "JOBS=2", "EPOCHS=50")
     assert command.stdout is not None
     begun = set()
     for line in command.stdout:

@@ -17,7 +17,7 @@ from src.settings import Settings, load_settings
 from src.zenml_pipelines import cluster
 from src.zenml_pipelines.cluster import Assignment, Board
 from src.zenml_pipelines.command_line import Job, NotReady
-from src.zenml_pipelines.grid_workers import Epoch
+from src.zenml_pipelines.outcome import Epoch
 
 MakeSettings = Callable[..., Settings]
 HEAD, OTHER = "192.0.2.10", "192.0.2.11"

@@ -3,8 +3,7 @@
 import pytest
 
 from src.recipes import Cell
-from src.zenml_pipelines.grid_workers import Epoch
-from src.zenml_pipelines.outcome import Failed, Finished, Outcome, Stopped
+from src.zenml_pipelines.outcome import Epoch, Failed, Finished, Outcome, Stopped
 from src.zenml_pipelines.progress import Progress
 
 CELLS = [Cell(name, {"epochs": 3, "imgsz": 320}) for name in ("one", "two")]
