@@ -18,7 +18,6 @@ from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -148,8 +147,9 @@ def _work(pipe: Connection, job: Job, tags: list[str], device: str | None) -> No
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
-    # What a step prints still goes to its log: ZenML wraps this stream.
-    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - open for the process's life
+    # Not by a new sys.stdout: ZenML takes what a step prints for its log from the one that it wraps
+    # on import, which a fork has behind it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     use_stack(job.settings)
     from src import train_cv
 
