@@ -204,6 +204,7 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
                 except KeyboardInterrupt:
                     deadline = time.monotonic() + (GRACE if deadline is None else 0)
                     board.stop.remote()
+                    progress.on_interrupt()
         finally:
             for future, left in running.items():  # did not stop in time, or this driver fails
                 ray.cancel(future, force=True)

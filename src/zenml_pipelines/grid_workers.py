@@ -55,8 +55,10 @@ def default_jobs(cells: int) -> int:
 def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress: Progress) -> None:
     """Run the cells, the longest first, ``jobs`` at a time.
 
+    Ctrl-C has every worker mark its run and end; once more kills those that can't.
+
     Raises:
-        KeyboardInterrupt: After Ctrl-C, when every worker has marked its run and ended.
+        KeyboardInterrupt: After Ctrl-C, when every worker has ended.
     """
     waiting = sorted(cells, key=lambda cell: cell.cost, reverse=True)
     slots: list[Slot] = []
@@ -68,8 +70,15 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
         slots += [_start(number, job, tags) for number in range(jobs)]
         with progress:
             while True:
+                if pressed.poll():
+                    pressed.recv()
+                    for slot in slots:
+                        slot.process.kill() if interrupted else slot.tell(None)
+                    interrupted = True
+                    waiting.clear()
+                    progress.on_interrupt()
                 for slot in slots:
-                    if slot.cell is None and waiting and not interrupted:
+                    if slot.cell is None and waiting:
                         slot.cell = waiting.pop(0)
                         slot.tell(slot.cell)
                 busy = [slot.pipe for slot in slots if slot.cell]
@@ -83,17 +92,13 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
                         said = slot.pipe.recv()
                     except (ConnectionError, EOFError):
                         said = Failed("its process was killed (out of memory?)")
-                        slots[number] = _start(number, job, tags)
+                        if waiting:
+                            slots[number] = _start(number, job, tags)
                     if isinstance(said, Epoch):
                         progress.on_epoch(said)
                     else:
                         cell, slot.cell = slot.cell, None
                         progress.on_outcome(cell, said)
-                if pressed in ready:
-                    pressed.recv()
-                    interrupted = True
-                    for slot in slots:
-                        slot.tell(None)
     finally:
         for slot in slots:
             slot.tell(None)

@@ -73,6 +73,10 @@ class Progress:
         self._bars.stop_task(task)
         self._say(f"[{len(self.outcomes)}/{self._count}] {cell.run_name}: {note}")
 
+    def on_interrupt(self) -> None:
+        """Say what Ctrl-C has begun."""
+        self._bars.console.print("stopping: the cells mark their runs (Ctrl-C again kills them)")
+
     def _say(self, line: str) -> None:
         if not self._live:
             print(line, flush=True)

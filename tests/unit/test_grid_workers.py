@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkContext
 from pathlib import Path
 from types import ModuleType
 
@@ -33,6 +34,18 @@ def cell(name: str, epochs: int = 1) -> Cell:
 
 def finished(cell: Cell) -> Finished:
     return Finished({"metrics": {"mAP50": 0.5}, "pid": os.getpid()}, False, 0.1, "http://zenml/1")
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+
+
+def press_after(*files: Path) -> None:
+    for file in files:
+        wait_until(file.exists)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.fixture
@@ -104,22 +117,49 @@ def test_ctrl_c_stops_what_runs_and_begins_nothing_more(
 
     def run_cell(cell: Cell) -> Finished:
         begun.touch()
-        deadline = time.monotonic() + 30
-        while not train_cv.WATCH.stopped():
-            assert time.monotonic() < deadline
+        wait_until(train_cv.WATCH.stopped)
         raise KeyboardInterrupt
-
-    def press() -> None:
-        deadline = time.monotonic() + 30
-        while not begun.exists():
-            assert time.monotonic() < deadline
-        os.kill(os.getpid(), signal.SIGINT)
 
     pipeline(run_cell)
     before = signal.getsignal(signal.SIGINT)
     progress = Progress(cells := [cell("first", 9), cell("second")])
-    threading.Thread(target=press).start()
+    threading.Thread(target=press_after, args=[begun]).start()
     with pytest.raises(KeyboardInterrupt):
         run_cells(cells, job, 1, [], progress)
     assert progress.outcomes == {"first": Stopped()}
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_again_ends_a_worker_that_does_not_stop(
+    job: Job, pipeline: Callable[[RunCell], None], tmp_path: Path
+) -> None:
+    begun, stopping = tmp_path / "begun", tmp_path / "stopping"
+
+    def run_cell(cell: Cell) -> Finished:
+        begun.touch()
+        wait_until(train_cv.WATCH.stopped)
+        stopping.touch()
+        signal.pause()
+        return finished(cell)
+
+    pipeline(run_cell)
+    progress = Progress(cells := [cell("stuck", 9), cell("second")])
+    threading.Thread(target=press_after, args=[begun, stopping]).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(cells, job, 1, [], progress)
+    assert progress.outcomes == {"stuck": Failed("its process was killed (out of memory?)")}
+
+
+def test_ctrl_c_before_the_first_cell_begins_none(
+    job: Job, pipeline: Callable[[RunCell], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_and_press(gpus: int) -> ForkContext:
+        os.kill(os.getpid(), signal.SIGINT)
+        return multiprocessing.get_context("fork")
+
+    pipeline(finished)
+    monkeypatch.setattr(grid_workers, "_context", start_and_press)
+    progress = Progress(cells := [cell("first"), cell("second")])
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(cells, job, 2, [], progress)
+    assert progress.outcomes == {}
