@@ -39,8 +39,9 @@ clean: ## Delete the services' data, runs and data set; asks first (FORCE=1 does
 
 ##@ Training
 .PHONY: data baseline grid report promote rollback predict
-data: stack ## Build, validate and version data/tiny_person, push it to the store
-	@scripts/ensure-dataset.sh
+# FORCE=1 of a training is about its cache, not about what you changed in the data set.
+data: stack ## Build, validate and version data/tiny_person, push it (FORCE=1 builds it anew)
+	@$(if $(filter data,$(MAKECMDGOALS)),,FORCE=) scripts/ensure-dataset.sh
 baseline: data ## Run the baseline (EPOCHS, IMGSZ, BATCH, SEED; FORCE=1 ignores the cache)
 	@scripts/run-pipeline.sh baseline
 grid: data ## Run every cell of the grid side by side (JOBS, GRID, RAY_ADDRESS); done ones are cached
