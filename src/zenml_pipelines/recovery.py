@@ -8,7 +8,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from mlflow import MlflowClient
-from mlflow.entities import RunStatus
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunUpdate, StepRunUpdate
@@ -16,6 +15,9 @@ from zenml.models import PipelineRunUpdate, StepRunUpdate
 from src.runs import abandoned
 from src.settings import Settings, load_settings, use_stack
 from src.train_cv import EXPERIMENT
+
+# Not FAILED: as that ZenML's tracker ends the MLflow run of a step that was interrupted.
+ENDED = ("FINISHED", "KILLED")
 
 
 def recover(settings: Settings) -> list[str]:
@@ -39,7 +41,7 @@ def mark_ended(name: str, zenml_status: ExecutionStatus, mlflow_status: str) -> 
                 client.zen_store.update_run_step(
                     step.id, StepRunUpdate(status=zenml_status, end_time=now)
                 )
-        if run.status != ExecutionStatus.COMPLETED:
+        if not run.status.is_finished:  # else ZenML refuses
             client.zen_store.update_run(
                 run.id, PipelineRunUpdate(status=zenml_status, end_time=now)
             )
@@ -56,5 +58,5 @@ def mark_ended(name: str, zenml_status: ExecutionStatus, mlflow_status: str) -> 
         for run in tracking.search_runs([experiment.experiment_id], query)
     }
     for run_id, tracked in found.items():
-        if tracked.info.status != RunStatus.to_string(RunStatus.FINISHED):
+        if tracked.info.status not in ENDED:
             tracking.set_terminated(run_id, mlflow_status)

@@ -99,6 +99,22 @@ def test_ctrl_c_stops_every_cell_and_says_so(checkout: Checkout) -> None:
     assert "RUNNING" not in mlflow
 
 
+def test_a_run_killed_while_it_was_being_marked_is_recovered(checkout: Checkout) -> None:
+    stopped = [run for run in ZenML(checkout).runs() if run["body"]["status"] == "stopped"]
+    name = stopped[0]["name"]
+    folder = checkout.root / ".stack" / checkout.variables["MODE"] / "runs" / name
+    folder.mkdir()
+    (folder / "lock").touch()
+    recovered = checkout.python(
+        "import json\n"
+        "from src.zenml_pipelines.recovery import recover\n"
+        "print(json.dumps(recover(S)))\n"
+    )
+    assert recovered == [name]
+    assert not folder.exists()
+    assert statuses(checkout)[0].count("KILLED") == 2
+
+
 def test_a_wrong_grid_is_refused_before_anything_runs(checkout: Checkout) -> None:
     (checkout.root / "configs" / "wrong.yaml").write_text(
         "base: {batch: 8, seed: 0, epoch: 3}\ngrid: {epochs: [1], imgsz: [100]}\n"
