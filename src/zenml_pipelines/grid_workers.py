@@ -91,7 +91,8 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
                     try:
                         said = slot.pipe.recv()
                     except (ConnectionError, EOFError):
-                        said = Failed("its process was killed (out of memory?)")
+                        guess = "" if interrupted else " (out of memory?)"
+                        said = Failed(f"its process was killed{guess}")
                         if waiting:
                             slots[number] = _start(number, job, tags)
                     if isinstance(said, Epoch):
