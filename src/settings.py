@@ -8,6 +8,7 @@ one parser and one set of rules.
 from __future__ import annotations
 
 import difflib
+import gc
 import ipaddress
 import os
 import re
@@ -314,6 +315,9 @@ def use_stack(settings: Settings) -> None:
     for name in FOREIGN:
         os.environ.pop(name, None)
     os.environ.update(client_environment(settings))
+    # A fifth of what it takes to import PyTorch, ZenML and MLflow goes into garbage collections
+    # that find nothing; 700, 10, 10 is Python's own.
+    gc.set_threshold(50_000, 10, 10)
     (STATE / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
