@@ -267,10 +267,10 @@ def _log_dataset(provenance: Mapping[str, str]) -> None:
 def _configure_libraries() -> None:
     """One thread, and Ultralytics without integrations but with a font, lest it fetch one."""
     import matplotlib
-    import torch
-    from ultralytics.utils import SETTINGS, USER_CONFIG_DIR
+    from ultralytics.utils import SETTINGS, USER_CONFIG_DIR, torch_utils
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    # Not torch.set_num_threads: Ultralytics calls that itself with this, all cores but one.
+    torch_utils.NUM_THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
     unwanted = {name: False for name in INTEGRATIONS if SETTINGS.get(name)}
     if unwanted:
         SETTINGS.update(unwanted)
