@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -47,19 +48,15 @@ class Checkout:
         )
 
     def run(self, *words: str, timeout: float = 600, expect: int = 0) -> str:
-        done = subprocess.run(
-            words,
-            cwd=self.root,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout,
-        )
-        sys.stdout.write(f"$ {' '.join(words)}\n{done.stdout}")
-        assert done.returncode == expect, f"{words}: exit {done.returncode}\n{done.stdout}"
-        return done.stdout
+        command = self.start(*words)
+        try:
+            printed, _ = command.communicate(timeout=timeout)
+        except BaseException:  # too slow, or Ctrl-C, which does not reach another process group
+            os.killpg(command.pid, signal.SIGKILL)
+            raise
+        sys.stdout.write(f"$ {' '.join(words)}\n{printed}")
+        assert command.returncode == expect, f"{words}: exit {command.returncode}\n{printed}"
+        return printed
 
     def python(self, code: str) -> object:
         """Run code as a client of this checkout's stack; its last line printed is JSON."""
