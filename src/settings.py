@@ -290,6 +290,9 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_TRACKING_USERNAME": settings.mlflow_admin_username,
         "MLFLOW_TRACKING_PASSWORD": settings.mlflow_admin_password,
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        # Else MLflow sends clients to the object store under the name by which it knows it itself,
+        # which on Docker resolves in the containers only.
+        "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "DVC_SITE_CACHE_DIR": str(STATE / "dvc"),
         "YOLO_CONFIG_DIR": str(STATE / "ultralytics"),

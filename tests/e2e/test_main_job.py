@@ -180,6 +180,15 @@ def test_a_second_grid_comes_from_the_cache(checkout: Checkout) -> None:
     assert len(MLflow(checkout).runs()[EXPERIMENT]) == len(RUNS)
 
 
+def test_the_report_and_the_champion_get_their_files_from_mlflow(checkout: Checkout) -> None:
+    printed = checkout.make("report")
+    assert "Registered as [person-detector version 1]" in printed
+    assert (checkout.root / printed.split("report: ")[1].split()[0]).is_file()
+    printed = checkout.make("predict", "SOURCE=data/tiny_person/images/test")
+    assert "person-detector version 1" in printed
+    assert "in 32 pictures" in printed
+
+
 def test_a_second_clone_pulls_the_same_bytes(checkout: Checkout) -> None:
     clone = Checkout(checkout.root.parent / "clone", checkout.home, checkout.variables)
     clone.root.mkdir()
