@@ -47,7 +47,7 @@ check_services() {
     good "the services don't run (make up starts them on the $BACKEND backend: $BACKEND_REASON)"
     if backend_check; then good "the $BACKEND backend can run here"; else FAILED=1; fi
     # shellcheck disable=SC2086 # their names, one word each
-    if taken=$("$PYTHON_BIN" -m src.processes ports $ports); then
+    if taken=$("$PYTHON_BIN" -m src.services.processes ports $ports); then
       good "the ports are free ($ports)"
     else
       bad "$taken"
@@ -56,7 +56,7 @@ check_services() {
   fi
   while IFS=$'\t' read -r service fault; do
     if [ "$fault" = healthy ]; then good "$service answers ($BACKEND)"; else bad "$service: $fault: make up, then make logs SERVICE=$service"; fi
-  done < <("$PYTHON_BIN" -m src.health)
+  done < <("$PYTHON_BIN" -m src.services.health)
   if [ -f "$BACKEND_STATE/stack-fingerprint" ]; then good "the ZenML stack is registered"; else bad "the ZenML stack is not registered: make stack"; fi
 }
 

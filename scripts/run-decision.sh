@@ -10,15 +10,15 @@ main() {
   require_setup
   [ -f "$STATE/backend" ] || die "the services don't run: make up"
   case $1 in
-    report) exec "$PYTHON_BIN" -m src.report ;;
+    report) exec "$PYTHON_BIN" -m src.decision report ;;
     promote)
       [ -n "${RUN:-}" ] || die "name a run: make promote RUN=zenml_yolo_tiny_e5_416 (or an MLflow run's id)"
-      exec "$PYTHON_BIN" -m src.registry promote "$RUN" ${FORCE:+--force} ${REASON:+--reason "$REASON"}
+      exec "$PYTHON_BIN" -m src.decision promote "$RUN" ${FORCE:+--force} ${REASON:+--reason "$REASON"}
       ;;
-    rollback) exec "$PYTHON_BIN" -m src.registry rollback ;;
+    rollback) exec "$PYTHON_BIN" -m src.decision rollback ;;
     predict)
       [ -n "${SOURCE:-}" ] || die "name what to look at: make predict SOURCE=picture.jpg"
-      exec "$PYTHON_BIN" -m src.predict "$SOURCE"
+      exec "$PYTHON_BIN" -m src.champion.predict "$SOURCE"
       ;;
   esac
 }

@@ -21,7 +21,7 @@ main() {
     return 1
   fi
   choose_backend
-  health=$("$PYTHON_BIN" -m src.health) || failed=1
+  health=$("$PYTHON_BIN" -m src.services.health) || failed=1
   say "backend: $BACKEND"
   printf '%-14s%-10s%-16s%s\n' SERVICE STATE HEALTH ADDRESS
   while IFS=$'\t' read -r service state detail; do

@@ -11,7 +11,7 @@ main() {
     return
   fi
   take_lock
-  "$PYTHON_BIN" -m src.processes end-ray-node
+  "$PYTHON_BIN" -m src.services.processes end-ray-node
   rm -rf "$(ray_folder)" "$STATE/ray"
   say "Ray node: stopped"
 }

@@ -9,6 +9,8 @@ from urllib.parse import unquote, urlsplit
 import requests
 from tqdm import tqdm
 
+from src.errors import UserError
+
 CONNECT_TIMEOUT = (
     5.0  # seconds; short, because `auto` settings try this on machines without network
 )
@@ -16,7 +18,7 @@ READ_TIMEOUT = 60.0  # seconds between two packets
 CHUNK = 1 << 16  # bytes
 
 
-class DownloadError(Exception):
+class DownloadError(UserError):
     """A file could not be fetched; the message names the address and the reason."""
 
 

@@ -11,14 +11,17 @@ import hashlib
 import shutil
 import sys
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from src.datasets import FOLDER, DatasetError, manifest
-from src.datasets.manifest import Kind, sha256
 from src.download import DownloadError, fetch
-from src.settings import STATE, Settings, write_private
+from src.errors import UserError
+from src.files import sha256, write_private
+from src.settings import STATE, Settings
+
+Kind = Literal["coco128", "synthetic"]  # of data set
 
 RECORD = STATE / "inputs.json"
 DOWNLOADS = STATE / "downloads"
@@ -27,7 +30,7 @@ SCRATCH = "scratch"
 SCRATCH_MODEL = "yolov8n.yaml"  # the architecture alone, with random weights
 
 
-class InputsError(Exception):
+class InputsError(UserError):
     """The weights or the data can't be had or used; the message says what to do."""
 
 
@@ -69,8 +72,10 @@ class Inputs(BaseModel):
             sys.stderr.write(f"*** {notice}\n")
 
 
-def settle(settings: Settings) -> Inputs:
+def settle(settings: Settings, built: Kind | None = None) -> Inputs:
     """Return the inputs that the settings ask for, from the record where it still applies.
+
+    ``built`` is the kind of the data set that is there already, which ``auto`` stays with.
 
     Raises:
         InputsError: When explicitly chosen photos or weights can't be had, or weights don't load.
@@ -81,7 +86,7 @@ def settle(settings: Settings) -> Inputs:
         return known
     notices: list[str] = []
     weights = _weights(settings, notices)
-    dataset = _dataset(settings, weights, notices)
+    dataset = _dataset(settings, weights, built, notices)
     if dataset == "coco128" and weights is None:
         notices.append("40 photos can't teach a network from scratch: expect a score near 0")
     if settings.weights == "auto" and settings.dataset == "auto" and dataset == "synthetic":
@@ -159,18 +164,17 @@ def _weights(settings: Settings, notices: list[str]) -> Path | None:
     return path
 
 
-def _dataset(settings: Settings, weights: Path | None, notices: list[str]) -> Kind:
+def _dataset(
+    settings: Settings, weights: Path | None, built: Kind | None, notices: list[str]
+) -> Kind:
     if settings.dataset != "auto":
         return settings.dataset
     drawn = "DATASET: SYNTHETIC data, drawn people, no photos"
     if weights is None:
         notices.append(f"{drawn} (photos need pretrained weights)")
         return "synthetic"
-    try:
-        if manifest.read(FOLDER).kind == "coco128":
-            return "coco128"
-    except DatasetError:
-        pass  # none built yet
+    if built == "coco128":
+        return "coco128"
     try:
         photos(settings)
     except DownloadError as error:

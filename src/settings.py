@@ -8,7 +8,6 @@ one parser and one set of rules.
 from __future__ import annotations
 
 import difflib
-import gc
 import ipaddress
 import os
 import re
@@ -20,7 +19,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from src import OPT_OUTS
+from src.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".stack"
@@ -49,26 +48,9 @@ DISTINCT = {
         "DVC_S3_ACCESS_KEY",
     ),
 }
-# What of a person's own environment would lead the clients elsewhere.
-FOREIGN = (
-    "AWS_PROFILE",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "MLFLOW_EXPERIMENT_ID",
-    "MLFLOW_EXPERIMENT_NAME",
-    "MLFLOW_REGISTRY_URI",
-    "MLFLOW_RUN_ID",
-    "MLFLOW_TRACKING_TOKEN",
-    "ZENML_ACTIVE_PROJECT_ID",
-    "ZENML_ACTIVE_STACK_ID",
-    "ZENML_STORE_API_TOKEN",
-    "ZENML_STORE_PASSWORD",
-    "ZENML_STORE_USERNAME",
-)
 
 
-class SettingsError(Exception):
+class SettingsError(UserError):
     """One or more settings are missing or wrong; the message has one line for each."""
 
 
@@ -263,75 +245,10 @@ def _explain(fault: dict[str, object]) -> str:
 _given: Settings | None = None
 
 
-def give(settings: Settings, api_key: str) -> None:
-    """Make a process without ``.env``, a cluster's worker, a client; all stays in its memory."""
+def give(settings: Settings) -> None:
+    """Have this process, one without ``.env``, use these settings; they stay in its memory."""
     global _given
     _given = settings
-    use_stack(settings)
-    os.environ["ZENML_STORE_API_KEY"] = api_key
-
-
-def client_environment(settings: Settings) -> dict[str, str]:
-    """Return what ZenML, MLflow, DVC and Ultralytics need to use this checkout's stack only.
-
-    Keeps their configuration and caches in ``.stack/``, switches off everything that would call
-    home, and shields them from the person's own AWS profiles and proxies.
-    """
-    private = settings.backend_state
-    no_proxy = {"localhost", "127.0.0.1", settings.bind_address}
-    no_proxy |= set(filter(None, os.environ.get("NO_PROXY", "").split(",")))
-    environment = OPT_OUTS | {
-        "ZENML_CONFIG_PATH": str(private / "zenml-client"),
-        "ZENML_CUSTOM_SOURCE_ROOT": str(ROOT),
-        "ZENML_STORE_URL": settings.zenml_url,
-        "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
-        "ZENML_ENABLE_RICH_TRACEBACK": "false",
-        "MLFLOW_TRACKING_URI": settings.mlflow_url,
-        "MLFLOW_TRACKING_USERNAME": settings.mlflow_admin_username,
-        "MLFLOW_TRACKING_PASSWORD": settings.mlflow_admin_password,
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        # Else MLflow sends clients to the object store under the name by which it knows it itself,
-        # which on Docker resolves in the containers only.
-        "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "DVC_SITE_CACHE_DIR": str(STATE / "dvc"),
-        "YOLO_CONFIG_DIR": str(STATE / "ultralytics"),
-        "YOLO_VERBOSE": "false",
-        "TMPDIR": str(STATE / "tmp"),
-        # NumPy and PyTorch read it on import. One, because the sums of several threads depend on
-        # their number, and because a cell that spins on two cores slows its neighbour.
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-        "UV_CACHE_DIR": str(STATE / "uv"),  # ZenML asks uv, where there is one, what is installed
-        "AWS_CONFIG_FILE": str(STATE / "no-aws-config"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(STATE / "no-aws-credentials"),
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "NO_PROXY": ",".join(sorted(no_proxy)),
-        "no_proxy": ",".join(sorted(no_proxy)),
-    }
-    if settings.api_key_file.is_file():
-        environment["ZENML_STORE_API_KEY"] = settings.api_key_file.read_text().strip()
-    return environment
-
-
-def use_stack(settings: Settings) -> None:
-    """Make this process a client of the stack; call it before importing ZenML or MLflow."""
-    for name in FOREIGN:
-        os.environ.pop(name, None)
-    os.environ.update(client_environment(settings))
-    # A fifth of what it takes to import PyTorch, ZenML and MLflow goes into garbage collections
-    # that find nothing; 700, 10, 10 is Python's own.
-    gc.set_threshold(50_000, 10, 10)
-    (STATE / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file in one move, readable by nobody else (0600, its folder 0700)."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    temporary.replace(path)
 
 
 def main() -> int:

@@ -152,7 +152,7 @@ docker_check_ports() {
     esac
   done
   [ ${#names[@]} -gt 0 ] || return 0
-  taken=$("$PYTHON_BIN" -m src.processes ports "${names[@]}") || die "$taken"
+  taken=$("$PYTHON_BIN" -m src.services.processes ports "${names[@]}") || die "$taken"
 }
 
 # Run a compose command quietly; its last lines show when it fails. $1 names the log too.

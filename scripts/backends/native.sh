@@ -112,8 +112,8 @@ native_running() {
 
 native_start_supervisor() {
   local taken
-  "$PYTHON_BIN" -m src.processes end
-  taken=$("$PYTHON_BIN" -m src.processes ports MINIO_PORT MLFLOW_PORT ZENML_PORT) || die "$taken"
+  "$PYTHON_BIN" -m src.services.processes end
+  taken=$("$PYTHON_BIN" -m src.services.processes ports MINIO_PORT MLFLOW_PORT ZENML_PORT) || die "$taken"
   if [ ! -f "$BACKEND_STATE/object-store/meta.db" ]; then
     HOME=$BACKEND_STATE/object-store "$VENV/bin/juicefs" --no-agent format --storage file \
       --bucket "$BACKEND_STATE/object-store/data/" --trash-days 0 --no-color \
@@ -190,7 +190,7 @@ backend_down() {
       sleep 0.1
     done
   fi
-  "$PYTHON_BIN" -m src.processes end
+  "$PYTHON_BIN" -m src.services.processes end
   [ "$(native_socket_folder)" = "$BACKEND_STATE" ] || rm -rf "$(native_socket_folder)"
 }
 

@@ -10,4 +10,4 @@ ray_folder() {
   fi
 }
 
-ray_running() { "$PYTHON_BIN" -m src.processes ray-node; }
+ray_running() { "$PYTHON_BIN" -m src.services.processes ray-node; }

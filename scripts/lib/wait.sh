@@ -1,7 +1,7 @@
 # wait.sh: wait for the services by polling, with a deadline, and stop early when one has died.
 # Needs env.sh, loaded settings and a chosen backend.
 
-services_healthy() { "$PYTHON_BIN" -m src.health --quiet; }
+services_healthy() { "$PYTHON_BIN" -m src.services.health --quiet; }
 
 # A line for each service that gave up, and its last log lines.
 report_failures() {
@@ -20,7 +20,7 @@ wait_until_healthy() {
   until services_healthy; do
     if report_failures; then exit 1; fi
     if [ "$SECONDS" -ge "$deadline" ]; then
-      "$PYTHON_BIN" -m src.health >&2 || error "not healthy after $START_TIMEOUT s (START_TIMEOUT): see make logs"
+      "$PYTHON_BIN" -m src.services.health >&2 || error "not healthy after $START_TIMEOUT s (START_TIMEOUT): see make logs"
       exit 1
     fi
     sleep 0.2

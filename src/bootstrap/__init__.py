@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Literal
 
+from src.errors import UserError
+
 Outcome = Literal["created", "updated", "unchanged"]
 
 
-class BootstrapError(Exception):
+class BootstrapError(UserError):
     """Something that a person must do first; the message says what."""
 
 

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 from src.bootstrap import BootstrapError, mlflow_server, object_store, zenml_server
-from src.settings import Settings, SettingsError, load_settings, use_stack, write_private
+from src.client import use_stack
+from src.files import write_private
+from src.settings import Settings, SettingsError, load_settings
 
 
 def fingerprint(settings: Settings) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from src.settings import Settings, read_env_file, write_private
+from src.files import write_private
+from src.settings import Settings, read_env_file
 
 NAMES = (
     "ZENML_ADMIN_USERNAME",

@@ -6,7 +6,8 @@ import requests
 
 from src.bootstrap import BootstrapError, Outcome, report
 from src.bootstrap.applied import Applied
-from src.settings import Settings, write_private
+from src.files import write_private
+from src.settings import Settings
 
 SERVICE_ACCOUNT = "zenml-cv-yolo"
 API_KEY = "make-stack"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from src.errors import UserError
 from src.settings import ROOT
 
 FOLDER = ROOT / "data" / "tiny_person"
@@ -10,5 +11,5 @@ CLASSES = ("person",)
 IMAGE_SIZE = 320  # pixels, both edges
 
 
-class DatasetError(Exception):
+class DatasetError(UserError):
     """The data set, or what it is made from, is not usable; the message says what to do."""

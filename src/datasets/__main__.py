@@ -9,14 +9,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+from src.client import use_stack
 from src.datasets import FOLDER, DatasetError, manifest, synthetic
 from src.datasets.coco128 import SPLIT_SEED, build_coco128
-from src.datasets.manifest import Kind, Manifest, sha256
+from src.datasets.manifest import Manifest
 from src.datasets.validation import validate
 from src.datasets.versioning import Versions, configure_remote
 from src.download import DownloadError
-from src.inputs import InputsError, photos, settle
-from src.settings import ROOT, Settings, SettingsError, load_settings, use_stack
+from src.files import sha256
+from src.inputs import InputsError, Kind, photos, settle
+from src.settings import ROOT, Settings, SettingsError, load_settings
 
 
 def main() -> int:
@@ -50,7 +52,7 @@ def ensure(settings: Settings, *, force: bool = False) -> None:
     A person's own changes to the folder become a new version; they are never overwritten, unless
     ``force`` says so.
     """
-    inputs = settle(settings)
+    inputs = settle(settings, manifest.built())
     inputs.announce()
     versions = Versions()
     state = versions.state()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from src.datasets import CLASSES, SPLITS, DatasetError
+from src.datasets import CLASSES, FOLDER, SPLITS, DatasetError
+from src.inputs import Kind
 
-Kind = Literal["coco128", "synthetic"]
 FILE = "manifest.json"
 
 
@@ -29,12 +27,6 @@ class Manifest(BaseModel):
     def provenance(self) -> str:
         """One phrase for tags and reports."""
         return {"coco128": "COCO128 photos", "synthetic": "drawn people (synthetic)"}[self.kind]
-
-
-def sha256(file: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def images(folder: Path, split: str) -> Iterator[Path]:
@@ -65,3 +57,11 @@ def read(folder: Path) -> Manifest:
         raise DatasetError(
             f"{folder / FILE} can't be read ({error.error_count()} faults): make data FORCE=1"
         ) from None
+
+
+def built() -> Kind | None:
+    """Return the kind of the data set that is there, None before the first was built."""
+    try:
+        return read(FOLDER).kind
+    except DatasetError:
+        return None

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from src.datasets import FOLDER, DatasetError
-from src.settings import ROOT, STATE, Settings, write_private
+from src.files import write_private
+from src.settings import ROOT, STATE, Settings
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

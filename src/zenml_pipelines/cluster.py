@@ -26,15 +26,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.client import give
 from src.datasets import versioning
-from src.datasets.manifest import sha256
+from src.files import sha256, write_private
 from src.inputs import DOWNLOADS, RECORD, Inputs, InputsError
-from src.recipes import Cell
-from src.runs import abandoned, new_name, own
-from src.settings import ROOT, Settings, SettingsError, give, load_settings, write_private
+from src.settings import ROOT, Settings, SettingsError, load_settings
+from src.training.recipes import Cell
 from src.zenml_pipelines.command_line import Job, NotReady
 from src.zenml_pipelines.outcome import Epoch, Failed, Outcome, Stopped
 from src.zenml_pipelines.progress import Progress
+from src.zenml_pipelines.runs import abandoned, new_name, own
 
 ATTEMPTS = 3  # for a cell whose node or process dies
 GRACE = 30.0  # seconds that cells have to stop themselves after Ctrl-C
@@ -266,7 +267,7 @@ def _authenticate(settings: Settings) -> None:
 
 def _pack(folder: Path, job: Job) -> None:
     """Write what the workers unpack: the code, the data set's pointer, where both come from."""
-    from src.train_cv import ORIGIN, git_commit
+    from src.training.provenance import ORIGIN, git_commit
 
     for name in ("src", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -318,15 +319,15 @@ def _work(cell: Cell, name: str, assignment: Assignment, board: Any) -> Outcome:
     stopping = board.stopping.remote()
     try:
         _prepare(assignment)
-        from src import train_cv
+        from src.training.trainer import WATCH
         from src.zenml_pipelines.yolo_training_pipeline import run_cell
 
         def report(run_name: str, epoch: int, epochs: int, values: dict[str, Any]) -> None:
             board.report.remote(Epoch(run_name, epoch, epochs, values["mAP50"]))
 
-        train_cv.WATCH.node = ray.util.get_node_ip_address()
-        train_cv.WATCH.on_epoch = report
-        train_cv.WATCH.stopped = lambda: bool(ray.wait([stopping], timeout=0)[0])
+        WATCH.node = ray.util.get_node_ip_address()
+        WATCH.on_epoch = report
+        WATCH.stopped = lambda: bool(ray.wait([stopping], timeout=0)[0])
         return run_cell(
             cell,
             assignment.inputs,

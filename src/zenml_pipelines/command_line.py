@@ -9,18 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from src.datasets import DatasetError
+from src.client import use_stack
+from src.datasets import DatasetError, manifest
 from src.datasets.versioning import Versions
-from src.health import check_all
+from src.errors import UserError
 from src.inputs import Inputs, InputsError, settle
-from src.recipes import RecipeError
-from src.runs import runs_folder
-from src.settings import Settings, SettingsError, load_settings, use_stack
+from src.services.health import check_all
+from src.settings import Settings, SettingsError, load_settings
+from src.training.recipes import RecipeError
+from src.zenml_pipelines.runs import runs_folder
 
 OVERRIDES = ("epochs", "imgsz", "batch", "seed")
 
 
-class NotReady(Exception):
+class NotReady(UserError):
     """Something must run or be made first; the message says what."""
 
 
@@ -77,7 +79,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         raise NotReady(f"not running: {', '.join(down)}: make up")
     if not settings.api_key_file.is_file():
         raise NotReady("the ZenML stack is not registered: make stack")
-    inputs = settle(settings)
+    inputs = settle(settings, manifest.built())
     inputs.announce()
     state = Versions().state(remote=False)
     if state.md5 is None or not state.present or state.changed:

@@ -22,8 +22,8 @@ from typing import Any
 
 import psutil
 
-from src.recipes import Cell
-from src.settings import use_stack
+from src.client import use_stack
+from src.training.recipes import Cell
 from src.zenml_pipelines.command_line import Job
 from src.zenml_pipelines.outcome import Epoch, Failed, Outcome, Stopped
 from src.zenml_pipelines.progress import Progress
@@ -157,13 +157,13 @@ def _work(pipe: Connection, job: Job, tags: list[str], device: str | None) -> No
     # on import, which a fork has behind it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     use_stack(job.settings)
-    from src import train_cv
+    from src.training.trainer import WATCH
 
     def report(run_name: str, epoch: int, epochs: int, values: dict[str, Any]) -> None:
         pipe.send(Epoch(run_name, epoch, epochs, values["mAP50"]))
 
-    train_cv.WATCH.on_epoch = report
-    train_cv.WATCH.stopped = pipe.poll
+    WATCH.on_epoch = report
+    WATCH.stopped = pipe.poll
     while (cell := pipe.recv()) is not None:
         pipe.send(_outcome(cell, job, tags))
 

@@ -9,7 +9,7 @@ from typing import Self
 from rich import progress
 from rich.console import Console
 
-from src.recipes import Cell
+from src.training.recipes import Cell
 from src.zenml_pipelines.outcome import Epoch, Failed, Finished, Outcome
 
 

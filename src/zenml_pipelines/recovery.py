@@ -12,9 +12,10 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunUpdate, StepRunUpdate
 
-from src.runs import abandoned
-from src.settings import Settings, load_settings, use_stack
-from src.train_cv import EXPERIMENT
+from src.client import use_stack
+from src.settings import Settings, load_settings
+from src.training.tracking import EXPERIMENT
+from src.zenml_pipelines.runs import abandoned
 
 # Not FAILED: as that ZenML's tracker ends the MLflow run of a step that was interrupted.
 ENDED = ("FINISHED", "KILLED")
@@ -23,7 +24,7 @@ ENDED = ("FINISHED", "KILLED")
 def recover(settings: Settings) -> list[str]:
     """Mark as failed what a killed process of this checkout left running; return the names.
 
-    Only runs whose owner is provably gone: see ``src.runs``.
+    Only runs whose owner is provably gone: see ``src.zenml_pipelines.runs``.
     """
     with abandoned(settings) as names:
         for name in names:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from src.recipes import RUN_PREFIX, Cell, read_recipe
 from src.settings import ROOT
+from src.training.recipes import RUN_PREFIX, Cell, read_recipe
 from src.zenml_pipelines.command_line import Job, run
 
 RUN_NAME = f"{RUN_PREFIX}_baseline"

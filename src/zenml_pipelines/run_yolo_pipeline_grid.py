@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Table
 
-from src.recipes import Cell, read_grid
 from src.settings import ROOT
-from src.summary import SCORES
+from src.training.recipes import Cell, read_grid
+from src.training.trainer import SCORES
 from src.zenml_pipelines import cluster, grid_workers
 from src.zenml_pipelines.command_line import Job, run
 from src.zenml_pipelines.outcome import Failed, Finished, Outcome

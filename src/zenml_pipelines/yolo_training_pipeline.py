@@ -15,14 +15,14 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.logger import ZenMLConsoleHandler
 
-from src import summary
 from src.inputs import Inputs
-from src.recipes import Cell
-from src.runs import claim, new_name
 from src.settings import load_settings
-from src.train_cv import WATCH
+from src.training.recipes import Cell
+from src.training.trainer import WATCH
 from src.zenml_pipelines.outcome import Finished
 from src.zenml_pipelines.recovery import mark_ended
+from src.zenml_pipelines.runs import claim, new_name
+from src.zenml_steps import summary
 from src.zenml_steps.data_steps import prepare_tiny_coco_dataset
 from src.zenml_steps.eval_steps import summarize_yolo_experiment
 from src.zenml_steps.train_steps import train_yolo_tiny

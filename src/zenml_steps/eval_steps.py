@@ -8,7 +8,7 @@ from zenml import log_metadata, step
 from zenml.config.cache_policy import CachePolicy
 from zenml.types import HTMLString
 
-from src import summary
+from src.zenml_steps import summary
 
 
 @step(cache_policy=CachePolicy(source_dependencies=[summary]))

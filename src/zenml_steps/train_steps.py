@@ -15,11 +15,11 @@ from zenml.enums import ArtifactType, ExecutionStatus
 from zenml.exceptions import RunInterruptedException
 from zenml.models import StepRunUpdate
 
-from src import train_cv
 from src.bootstrap.zenml_stack import TRACKER
-from src.datasets import FOLDER, versioning
+from src.datasets import FOLDER, manifest, versioning
 from src.inputs import InputsError, settle
 from src.settings import load_settings
+from src.training import provenance, tracking, trainer
 from src.zenml_steps import yolo_materializer
 
 
@@ -38,9 +38,11 @@ def _interruptible() -> Iterator[None]:
 
 @step(
     experiment_tracker=TRACKER,
-    settings={"experiment_tracker.mlflow": {"experiment_name": train_cv.EXPERIMENT}},
+    settings={"experiment_tracker.mlflow": {"experiment_name": tracking.EXPERIMENT}},
     output_materializers={"yolo_weights": yolo_materializer.YoloMaterializer},
-    cache_policy=CachePolicy(source_dependencies=[train_cv, yolo_materializer]),
+    cache_policy=CachePolicy(
+        source_dependencies=[trainer, tracking, provenance, yolo_materializer]
+    ),
 )
 def train_yolo_tiny(
     dataset: dict[str, Any], run_name: str, recipe: dict[str, Any], weights_sha256: str
@@ -61,16 +63,16 @@ def train_yolo_tiny(
         The best epoch's weights, and the scores with their provenance.
     """
     settings = load_settings()
-    inputs = settle(settings)
+    inputs = settle(settings, manifest.built())
     if inputs.weights_sha256 != weights_sha256:
         raise InputsError("WEIGHTS has changed since this run was started: run it again")
     versioning.require_current(dataset["md5"])
-    tags = train_cv.provenance(dataset["md5"], dataset["kind"], inputs.weights_name, weights_sha256)
+    tags = provenance.tags(dataset["md5"], dataset["kind"], inputs.weights_name, weights_sha256)
     tags["zenml_run"] = get_step_context().pipeline_run.name
     run = mlflow.active_run()
     assert run is not None  # the experiment tracker has started it
-    with _interruptible(), train_cv.workspace(FOLDER) as (folder, data):
-        training = train_cv.track(recipe, run_name, data, inputs.model, folder, tags)
+    with _interruptible(), trainer.workspace(FOLDER) as (folder, data):
+        training = tracking.track(recipe, run_name, data, inputs.model, folder, tags)
         model = YOLO(training.weights)
     result = {
         "run_name": run_name,

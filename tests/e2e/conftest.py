@@ -61,7 +61,8 @@ class Checkout:
     def python(self, code: str) -> object:
         """Run code as a client of this checkout's stack; its last line printed is JSON."""
         prelude = (
-            "from src.settings import load_settings, use_stack\nS = load_settings()\nuse_stack(S)\n"
+            "from src.client import use_stack\n"
+            "from src.settings import load_settings\nS = load_settings()\nuse_stack(S)\n"
         )
         printed = self.run(str(self.interpreter), "-c", prelude + code)
         return json.loads(printed.strip().splitlines()[-1])

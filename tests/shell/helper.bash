@@ -49,7 +49,7 @@ backend_destroy() { echo destroy >>'$CALLS'; }
 backend_states() { printf '%s\t%s\tits detail\n' mlflow running zenml "\${ZENML_STATE:-running}"; }
 backend_logs() { echo "the last \$1 lines of \${2:-all}"; }
 SH
-  printf '%s\n' "${1:-raise SystemExit(0)}" >src/health.py
+  printf '%s\n' "${1:-raise SystemExit(0)}" >src/services/health.py
   export MODE=native
 }
 

@@ -11,9 +11,8 @@ from PIL import Image
 from src.datasets import DatasetError, manifest, synthetic
 from src.datasets import __main__ as module
 from src.datasets.__main__ import build, ensure
-from src.datasets.manifest import Kind
 from src.datasets.versioning import State
-from src.inputs import Inputs
+from src.inputs import Inputs, Kind
 from src.settings import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -90,7 +89,7 @@ def versions(data: Path, monkeypatch: pytest.MonkeyPatch) -> Versions:
     return versions
 
 
-def settled(settings: Settings) -> Inputs:
+def settled(settings: Settings, built: Kind | None) -> Inputs:
     kind: Kind = "synthetic" if settings.dataset == "synthetic" else "coco128"
     return Inputs(
         settled_for=(settings.dataset, settings.weights, settings.coco128_url),

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from src import client
 from src import settings as settings_module
 from src.datasets import versioning
+from src.files import write_private
 from src.inputs import SCRATCH, Inputs, InputsError
 from src.settings import Settings, load_settings
 from src.zenml_pipelines import cluster
@@ -129,7 +131,7 @@ def test_workers_are_given_the_secrets_that_they_use_only(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settings_module, "STATE", tmp_path)
-    settings_module.write_private(settings.api_key_file, "ZENKEY_1\n")
+    write_private(settings.api_key_file, "ZENKEY_1\n")
     given = cluster._assignment(job(settings), ["tag"])
     assert given.api_key == "ZENKEY_1"
     held = {
@@ -178,7 +180,7 @@ def test_a_process_without_a_file_uses_the_settings_that_it_was_given(
     monkeypatch.setattr(settings_module, "STATE", tmp_path)
     monkeypatch.setattr(settings_module, "_given", None)
     monkeypatch.setattr("os.environ", {"PATH": "/bin"})
-    settings_module.give(settings, "ZENKEY_1")
+    client.give(settings, "ZENKEY_1")
     assert load_settings(env_file=tmp_path / "none") is settings
     import os
 

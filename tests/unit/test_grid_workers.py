@@ -13,10 +13,10 @@ from types import ModuleType
 
 import pytest
 
-from src import train_cv
 from src.inputs import SCRATCH, Inputs
-from src.recipes import Cell
 from src.settings import Settings
+from src.training.recipes import Cell
+from src.training.trainer import WATCH
 from src.zenml_pipelines import grid_workers
 from src.zenml_pipelines.command_line import Job
 from src.zenml_pipelines.grid_workers import run_cells
@@ -117,7 +117,7 @@ def test_ctrl_c_stops_what_runs_and_begins_nothing_more(
 
     def run_cell(cell: Cell) -> Finished:
         begun.touch()
-        wait_until(train_cv.WATCH.stopped)
+        wait_until(WATCH.stopped)
         raise KeyboardInterrupt
 
     pipeline(run_cell)
@@ -137,7 +137,7 @@ def test_ctrl_c_again_ends_a_worker_that_does_not_stop(
 
     def run_cell(cell: Cell) -> Finished:
         begun.touch()
-        wait_until(train_cv.WATCH.stopped)
+        wait_until(WATCH.stopped)
         stopping.touch()
         signal.pause()
         return finished(cell)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from src import health
-from src.health import check_all
+from src.services import health
+from src.services.health import check_all
 from src.settings import Settings
 
 STORE, MLFLOW, ZENML = "/minio/health/ready", "/api/2.0/mlflow/experiments/search", "/api/v1/login"

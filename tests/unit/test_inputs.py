@@ -8,9 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from src import inputs
-from src.datasets import manifest
-from src.datasets.manifest import Manifest
 from src.download import DownloadError
+from src.files import sha256
 from src.inputs import PRETRAINED_URL, InputsError, settle
 from src.settings import Settings
 
@@ -50,7 +49,6 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
     monkeypatch.setattr(inputs, "fetch", network.fetch)
     monkeypatch.setattr(inputs, "RECORD", tmp_path / "state" / "inputs.json")
     monkeypatch.setattr(inputs, "DOWNLOADS", tmp_path / "state" / "downloads")
-    monkeypatch.setattr(inputs, "FOLDER", tmp_path / "data" / "tiny_person")
     monkeypatch.setitem(sys.modules, "ultralytics", SimpleNamespace(YOLO=stub_yolo))
     return network
 
@@ -71,7 +69,7 @@ def test_photos_and_pretrained_weights_where_both_can_be_had(settings: Settings)
     assert (found.dataset, found.pretrained, found.notices) == ("coco128", True, [])
     assert found.model == found.weights
     assert found.weights_name == "yolov8n.pt"
-    assert found.weights_sha256 == manifest.sha256(Path(found.weights))
+    assert found.weights_sha256 == sha256(Path(found.weights))
     assert found.recipe_suffix == ""
 
 
@@ -140,13 +138,10 @@ def test_a_damaged_record_is_settled_anew(settings: Settings) -> None:
 
 
 def test_photos_that_are_built_already_need_no_network(
-    settings: Settings, network: Network, tmp_path: Path
+    settings: Settings, network: Network
 ) -> None:
-    built = tmp_path / "data" / "tiny_person"
-    built.mkdir(parents=True)
-    manifest.write(built, Manifest(kind="coco128", seed=42, source_sha256="0" * 64))
     network.cut = {settings.coco128_url}
-    assert settle(settings).dataset == "coco128"
+    assert settle(settings, built="coco128").dataset == "coco128"
 
 
 def test_a_checkpoint_of_ones_own(make_settings: MakeSettings, checkpoint: Path) -> None:
@@ -255,7 +250,7 @@ def test_a_checkpoint_that_was_replaced_is_noticed(
     settings = make_settings(weights=str(checkpoint))
     first = settle(settings)
     checkpoint.write_text("detect more")
-    assert settle(settings).weights_sha256 == manifest.sha256(checkpoint) != first.weights_sha256
+    assert settle(settings).weights_sha256 == sha256(checkpoint) != first.weights_sha256
     checkpoint.write_text("garbage")
     with pytest.raises(InputsError, match="does not load"):
         settle(settings)

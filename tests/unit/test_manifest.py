@@ -1,6 +1,5 @@
 """What a data set says of itself."""
 
-import hashlib
 from pathlib import Path
 
 import pytest
@@ -73,6 +72,8 @@ def test_the_images_of_a_split_come_in_the_order_of_their_names(tmp_path: Path) 
     assert list(manifest.images(tmp_path, "test")) == []
 
 
-def test_a_digest_is_the_files_sha256(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"content")
-    assert manifest.sha256(tmp_path / "file") == hashlib.sha256(b"content").hexdigest()
+def test_the_kind_of_what_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "FOLDER", tmp_path)
+    assert manifest.built() is None
+    manifest.write(tmp_path, MANIFEST)
+    assert manifest.built() == MANIFEST.kind

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from src import processes
-from src.processes import MARK, end_own_processes, own_processes, port_holder
+from src.services import processes
+from src.services.processes import MARK, end_own_processes, own_processes, port_holder
 from src.settings import Settings
 
 SLEEPS = "import time; print(flush=True); time.sleep(60)"

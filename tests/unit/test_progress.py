@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.recipes import Cell
+from src.training.recipes import Cell
 from src.zenml_pipelines.outcome import Epoch, Failed, Finished, Outcome, Stopped
 from src.zenml_pipelines.progress import Progress
 

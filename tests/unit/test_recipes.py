@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from src.recipes import RecipeError, read_grid, read_recipe
 from src.settings import ROOT
+from src.training.recipes import RecipeError, read_grid, read_recipe
 
 RECIPE = {"epochs": 3, "imgsz": 320, "batch": 8, "seed": 0}
 AXES = {"epochs": [3, 5], "imgsz": [320, 416]}

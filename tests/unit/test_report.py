@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from src import report, report_plots
-from src.registry import Row, decide
-from src.report import Grid, ReportedCell, ReportedRun
+from src.decision import plots, report, statistics
+from src.decision.gate import Row, decide
+from src.decision.statistics import Grid, ReportedCell, ReportedRun
 
 SHARED = {"batch": "8", "optimizer": "AdamW", "model": "yolov8n.pt"}
 TAGS = {
@@ -59,7 +59,7 @@ def test_mean_and_spread_over_seeds() -> None:
 def test_a_single_run_has_no_spread() -> None:
     (cell,) = grid({(3, 320): [0.7]}).cells
     assert cell.score == "0.7000"
-    assert "one seed" in report.analyse(grid({(3, 320): [0.7]}))[1]
+    assert "one seed" in statistics.analyse(grid({(3, 320): [0.7]}))[1]
 
 
 def test_the_candidate_is_the_best_cells_run_in_the_middle() -> None:
@@ -68,29 +68,29 @@ def test_the_candidate_is_the_best_cells_run_in_the_middle() -> None:
 
 
 def test_differences_within_the_spread_are_called_so() -> None:
-    lines = report.analyse(grid({(3, 320): [0.70, 0.80], (5, 416): [0.72, 0.82]}))
+    lines = statistics.analyse(grid({(3, 320): [0.70, 0.80], (5, 416): [0.72, 0.82]}))
     assert "within the spread" in lines[2]
-    lines = report.analyse(grid({(3, 320): [0.50, 0.51], (5, 416): [0.80, 0.81]}))
+    lines = statistics.analyse(grid({(3, 320): [0.50, 0.51], (5, 416): [0.80, 0.81]}))
     assert "more than the spread" in lines[2]
 
 
 def test_the_gain_over_the_untrained_weights_is_the_medians() -> None:
-    line = report.analyse(grid({(5, 416): [0.796, 0.797, 0.771]}))[1]
+    line = statistics.analyse(grid({(5, 416): [0.796, 0.797, 0.771]}))[1]
     assert "median 0.7960, +0.0060" in line
 
 
 def test_the_pareto_front() -> None:
     points = [
-        report_plots.Point("quick", 10, 0.5),
-        report_plots.Point("beaten", 12, 0.4),
-        report_plots.Point("slow and best", 40, 0.8),
-        report_plots.Point("slower, same", 50, 0.8),
+        plots.Point("quick", 10, 0.5),
+        plots.Point("beaten", 12, 0.4),
+        plots.Point("slow and best", 40, 0.8),
+        plots.Point("slower, same", 50, 0.8),
     ]
-    assert [p.name for p in report_plots.pareto_front(points)] == ["quick", "slow and best"]
+    assert [p.name for p in plots.pareto_front(points)] == ["quick", "slow and best"]
 
 
 def test_varying_arguments_are_found_without_the_seed() -> None:
-    assert report.varying(grid({(3, 320): [0.7, 0.8], (5, 416): [0.8, 0.9]}).cells) == [
+    assert statistics.varying(grid({(3, 320): [0.7, 0.8], (5, 416): [0.8, 0.9]}).cells) == [
         "epochs",
         "imgsz",
     ]
@@ -122,9 +122,9 @@ def test_the_page_needs_nothing_else_and_escapes(tmp_path: Path) -> None:
 
 def test_plots_are_pictures(tmp_path: Path) -> None:
     cells = [({"epochs": "3", "imgsz": "320"}, 0.7), ({"epochs": "10", "imgsz": "416"}, 0.8)]
-    report_plots.heatmap(cells, ["epochs", "imgsz"], tmp_path / "heatmap.png")
-    report_plots.heatmap([({}, 0.7)], [], tmp_path / "one.png")
-    report_plots.curves({"a": [[0.1, 0.2], [0.2]]}, tmp_path / "curves.png")
-    report_plots.pareto([report_plots.Point("a", 1, 0.5)], tmp_path / "pareto.png")
+    plots.heatmap(cells, ["epochs", "imgsz"], tmp_path / "heatmap.png")
+    plots.heatmap([({}, 0.7)], [], tmp_path / "one.png")
+    plots.curves({"a": [[0.1, 0.2], [0.2]]}, tmp_path / "curves.png")
+    plots.pareto([plots.Point("a", 1, 0.5)], tmp_path / "pareto.png")
     for file in tmp_path.iterdir():
         assert file.read_bytes().startswith(b"\x89PNG")

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from src import settings as settings_module
-from src.runs import abandoned, claim, runs_folder
 from src.settings import ROOT, Settings
+from src.zenml_pipelines.runs import abandoned, claim, runs_folder
 
 OWNER = """
 import sys, time
 from pathlib import Path
 from src import settings
 settings.STATE = Path(sys.argv[1])
-from src.runs import claim
+from src.zenml_pipelines.runs import claim
 with claim(settings.Settings.model_validate_json(sys.argv[2]), "another"):
     print(flush=True)
     time.sleep(60)

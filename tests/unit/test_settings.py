@@ -1,6 +1,5 @@
 """The settings: which source wins, and that every fault is named without its secret."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,24 +7,7 @@ from typing import Any
 import pytest
 
 from src import settings as module
-from src.settings import (
-    EXAMPLE_FILE,
-    Settings,
-    SettingsError,
-    client_environment,
-    load_settings,
-    read_env_file,
-    use_stack,
-    write_private,
-)
-
-PRIVATE_PATHS = (
-    "ZENML_CONFIG_PATH",
-    "DVC_SITE_CACHE_DIR",
-    "YOLO_CONFIG_DIR",
-    "AWS_CONFIG_FILE",
-    "AWS_SHARED_CREDENTIALS_FILE",
-)
+from src.settings import EXAMPLE_FILE, Settings, SettingsError, load_settings, read_env_file
 
 Load = Callable[..., Settings]
 
@@ -222,69 +204,6 @@ def test_the_backend_is_the_one_that_was_started(
     assert load().backend_state == tmp_path / "native"
     (tmp_path / "backend").write_text("docker\n")
     assert load().backend_state == tmp_path / "docker"
-
-
-class TestClientEnvironment:
-    @pytest.fixture(autouse=True)
-    def _state(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "STATE", tmp_path / ".stack")
-        self.state = tmp_path / ".stack"
-
-    def test_configuration_and_caches_stay_in_the_checkout(self, settings: Settings) -> None:
-        environment = client_environment(settings)
-        for name in PRIVATE_PATHS:
-            assert Path(environment[name]).is_relative_to(self.state), name
-        assert environment["ZENML_STORE_URL"] == settings.zenml_url
-        assert environment["MLFLOW_TRACKING_URI"] == settings.mlflow_url
-
-    def test_nothing_calls_home(self, settings: Settings) -> None:
-        environment = client_environment(settings)
-        assert environment["ZENML_ANALYTICS_OPT_IN"] == "false"
-        assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
-        assert environment["DVC_NO_ANALYTICS"] == "true"
-        assert environment["DO_NOT_TRACK"] == "true"
-        assert environment["YOLO_OFFLINE"] == "true"
-
-    def test_no_proxy_stands_between_this_machine_and_itself(
-        self, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("NO_PROXY", "intra.example.org")
-        environment = client_environment(make_settings(bind_address="192.168.1.20"))
-        excepted = environment["NO_PROXY"].split(",")
-        assert {"localhost", "192.168.1.20", "intra.example.org"} <= set(excepted)
-        assert environment["no_proxy"] == environment["NO_PROXY"]
-
-    def test_the_api_key_is_there_once_the_stack_is_registered(self, settings: Settings) -> None:
-        assert "ZENML_STORE_API_KEY" not in client_environment(settings)
-        write_private(settings.api_key_file, "ZENKEY_1\n")
-        assert client_environment(settings)["ZENML_STORE_API_KEY"] == "ZENKEY_1"
-
-    @pytest.mark.parametrize(
-        "name",
-        ["AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "ZENML_ACTIVE_STACK_ID", "MLFLOW_RUN_ID"],
-    )
-    def test_what_would_lead_elsewhere_is_dropped(
-        self, settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str
-    ) -> None:
-        monkeypatch.setattr(os, "environ", {name: "a-person-s-own", "PATH": "/bin"})
-        use_stack(settings)
-        assert name not in os.environ
-        assert os.environ["PATH"] == "/bin"
-
-
-def test_a_private_file_is_replaced_in_one_move_and_readable_by_nobody_else(
-    tmp_path: Path, mode_of: Callable[[Path], str]
-) -> None:
-    file = tmp_path / "folder" / "file"
-    write_private(file, "one")
-    file.chmod(0o644)
-    before = file.stat().st_ino
-    write_private(file, "two")
-    assert file.read_text() == "two"
-    assert file.stat().st_ino != before
-    assert mode_of(file) == "600"
-    assert mode_of(file.parent) == "700"
-    assert list(file.parent.iterdir()) == [file]
 
 
 def test_the_shell_is_told_the_settings_and_the_addresses(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from src.summary import SCORES, figures, page
+from src.zenml_steps.summary import SCORES, figures, page
 
 TRAINED = {"mAP50": 0.8, "mAP50-95": 0.5, "precision": 0.7, "recall": 0.6}
 UNTRAINED = {"mAP50": 0.75, "mAP50-95": 0.45, "precision": 0.65, "recall": 0.55}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.registry import Row, decide
+from src.decision.gate import Row, decide
 
 
 def row(name: str, score: float) -> Row:

@@ -1,4 +1,4 @@
-"""Detect people with the champion: ``python -m src.predict SOURCE``.
+"""Detect people with the champion: ``python -m src.champion.predict SOURCE``.
 
 Writes annotated pictures (or a video) and ``predictions.json`` into ``predictions/<time>/``.
 """
@@ -13,8 +13,9 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from src.registry import CHAMPION, MODEL, RegistryError, champion, weights_of
-from src.settings import ROOT, Settings, SettingsError, load_settings, use_stack
+from src.champion.registry import CHAMPION, MODEL, RegistryError, champion, weights_of
+from src.client import use_stack
+from src.settings import ROOT, Settings, SettingsError, load_settings
 
 PREDICTIONS = ROOT / "predictions"
 
@@ -71,7 +72,7 @@ def predict(source: Path, settings: Settings) -> Path:
 
 def main() -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m src.predict", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m src.champion.predict", description=__doc__)
     parser.add_argument("source", type=Path, help="an image, a folder of images or a video")
     arguments = parser.parse_args()
     try:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.train_cv import _configure_libraries
+from src.training.trainer import _configure_libraries
 
 
 @pytest.mark.parametrize(("variable", "threads"), [(None, 1), ("3", 3)])

@@ -1,10 +1,10 @@
 """Which process holds a port, and which processes belong to this checkout.
 
-Usage: ``python -m src.processes ports MLFLOW_PORT…`` prints a line for each that is taken and
-then exits 1;
-``python -m src.processes end`` ends every process that carries this checkout's mark;
-``python -m src.processes ray-node`` exits 0 when this checkout runs a Ray node, and
-``python -m src.processes end-ray-node`` ends it.
+Usage: ``python -m src.services.processes ports MLFLOW_PORT…`` prints a line for each that is taken
+and then exits 1;
+``python -m src.services.processes end`` ends every process that carries this checkout's mark;
+``python -m src.services.processes ray-node`` exits 0 when this checkout runs a Ray node, and
+``python -m src.services.processes end-ray-node`` ends it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether the services answer, each with a request that goes through to its database.
 
 A server's own ``/health`` may say OK without its database; a search in MLflow and a sign-in at
-ZenML can't. ``python -m src.health`` exits 0 when all are healthy.
+ZenML can't. ``python -m src.services.health`` exits 0 when all are healthy.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from src.errors import UserError
 from src.settings import ROOT
 
 Recipe = dict[str, Any]
@@ -30,7 +31,7 @@ RESERVED = frozenset(
 )
 
 
-class RecipeError(Exception):
+class RecipeError(UserError):
     """A recipe or grid can't be used; one line for each fault."""
 
 

@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-SCORES = ("mAP50", "mAP50-95", "precision", "recall")
+from src.training.trainer import SCORES
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem; max-width: 46rem; color: #1c2430; }

@@ -1,34 +1,29 @@
 """The decision report of a grid: compared, decided, promoted, written and logged.
 
-``python -m src.report`` takes the latest grid from ZenML and MLflow, lets the gate judge its best
-run, and writes ``reports/<date>-<grid>/`` as Markdown and as one self-contained HTML page.
+It takes the latest grid from ZenML and MLflow, lets the gate judge its best run, and writes
+``reports/<date>-<grid>/`` as Markdown and as one self-contained HTML page.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import re
-import statistics
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
 from pathlib import Path
 
 import mlflow
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
-from src import registry, report_plots
-from src.datasets import DatasetError
-from src.settings import ROOT, Settings, SettingsError, load_settings, use_stack
-from src.summary import SCORES
-from src.train_cv import EXPERIMENT
+from src.champion import registry
+from src.decision import gate, plots
+from src.decision.statistics import Grid, ReportedCell, ReportedRun, analyse, points, varying
+from src.errors import UserError
+from src.settings import ROOT, Settings
+from src.training.tracking import EXPERIMENT
+from src.training.trainer import SCORES
 
 REPORTS = ROOT / "reports"
 TEMPLATES = REPORTS / "templates"
@@ -50,90 +45,8 @@ img {{ max-width: 100%; height: auto; }} a {{ color: #0b5cad; }}
 """
 
 
-class ReportError(Exception):
+class ReportError(UserError):
     """There is nothing to report on; the message says what to run."""
-
-
-@dataclass(frozen=True)
-class ReportedRun:
-    """One finished run of the grid."""
-
-    tracked: Run  # in MLflow
-    zenml_url: str
-    mlflow_url: str
-
-    @property
-    def scores(self) -> Mapping[str, float]:
-        """All logged metrics, the last value of each."""
-        return dict(self.tracked.data.metrics)
-
-    @property
-    def cell(self) -> str:
-        """The run's name without its seed: what is compared."""
-        seed = self.tracked.data.params["seed"]
-        return str(self.tracked.info.run_name).removesuffix(f"_s{seed}")
-
-
-@dataclass(frozen=True)
-class ReportedCell:
-    """A cell of the grid: one run, or one for each seed."""
-
-    name: str
-    runs: list[ReportedRun]
-    best: bool = False
-
-    def values(self, metric: str) -> list[float]:
-        """Return a metric of all runs that have it."""
-        return [run.scores[metric] for run in self.runs if metric in run.scores]
-
-    def mean(self, metric: str) -> float:
-        """Return a metric's mean over the seeds."""
-        return statistics.fmean(self.values(metric))
-
-    def spread(self, metric: str) -> float:
-        """Return a metric's standard deviation over the seeds, 0 with a single one."""
-        values = self.values(metric)
-        return statistics.stdev(values) if len(values) > 1 else 0.0
-
-    def shown(self, metric: str, digits: int = 4) -> str:
-        """Return a metric as ``mean ± standard deviation``, or the value of a single run."""
-        if not self.values(metric):
-            return "—"
-        text = f"{self.mean(metric):.{digits}f}"
-        return text if len(self.runs) == 1 else f"{text} ± {self.spread(metric):.{digits}f}"
-
-    @cached_property
-    def params(self) -> Mapping[str, str]:
-        """The training arguments, alike in all runs but for the seed."""
-        return dict(self.runs[0].tracked.data.params)
-
-    # What the template shows.
-    score = property(lambda self: self.shown("mAP50"))
-    map5095 = property(lambda self: self.shown("mAP50-95"))
-    precision = property(lambda self: self.shown("precision"))
-    recall = property(lambda self: self.shown("recall"))
-    untrained = property(lambda self: self.shown("untrained_mAP50"))
-    seconds = property(lambda self: self.shown("training_seconds", 1))
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The latest grid, as ZenML and MLflow hold it."""
-
-    name: str
-    cells: list[ReportedCell]
-    failed: list[str]
-
-    @property
-    def best(self) -> ReportedCell:
-        """The cell with the highest mean mAP50."""
-        return max(self.cells, key=lambda cell: cell.mean("mAP50"))
-
-    @property
-    def candidate(self) -> Run:
-        """The best cell's run in the middle of its seeds: not the luckiest one."""
-        runs = sorted(self.best.runs, key=lambda run: run.scores["mAP50"])
-        return runs[len(runs) // 2].tracked
 
 
 def latest_grid(settings: Settings) -> Grid:
@@ -172,53 +85,10 @@ def latest_grid(settings: Settings) -> Grid:
     return Grid(name, [ReportedCell(cell, runs) for cell, runs in sorted(cells.items())], failed)
 
 
-def analyse(grid: Grid) -> list[str]:
-    """Return what the numbers say, and how far they can be trusted."""
-    ranked = sorted(grid.cells, key=lambda cell: cell.mean("mAP50"), reverse=True)
-    best = ranked[0]
-    lines = [f"Best cell: {best.name} with mAP50 {best.score}."]
-    if best.values("untrained_mAP50"):
-        median = statistics.median(best.values("mAP50"))
-        before = best.mean("untrained_mAP50")
-        lines.append(
-            f"Against the untrained weights at the same image size ({before:.4f}): median "
-            f"{median:.4f}, {median - before:+.4f}{_against(abs(median - before), best)}."
-        )
-    for other in ranked[1:2]:
-        gap = best.mean("mAP50") - other.mean("mAP50")
-        noisier = max(best, other, key=lambda cell: cell.spread("mAP50"))
-        lines.append(f"Ahead of {other.name} by {gap:.4f}{_against(gap, noisier)}.")
-    quick = min(ranked, key=lambda cell: cell.mean("training_seconds"))
-    if quick is not best:
-        factor = best.mean("training_seconds") / quick.mean("training_seconds")
-        lost = best.mean("mAP50") - quick.mean("mAP50")
-        lines.append(f"The quickest, {quick.name}, takes 1/{factor:.1f} of its time and scores "
-                     f"{lost:.4f} less.")  # fmt: skip
-    front = [point.name for point in report_plots.pareto_front(_points(grid))]
-    lines.append(f"Not beaten in both score and time: {', '.join(front)}.")
-    return lines
-
-
-def _against(gap: float, cell: ReportedCell) -> str:
-    """Compare a difference with the spread over the seeds."""
-    if len(cell.runs) == 1:
-        return " (one seed: whether that is more than chance is unknown; see `seeds:`)"
-    spread = cell.spread("mAP50")
-    inside = "within" if gap <= spread else "more than"
-    return f" ({inside} the spread of {spread:.4f} over {len(cell.runs)} seeds)"
-
-
-def _points(grid: Grid) -> list[report_plots.Point]:
-    return [
-        report_plots.Point(cell.name, cell.mean("training_seconds"), cell.mean("mAP50"))
-        for cell in grid.cells
-    ]
-
-
 def draw(grid: Grid, folder: Path) -> None:
     """Write the four plots into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    report_plots.pareto(_points(grid), folder / "pareto.png")
+    plots.pareto(points(grid), folder / "pareto.png")
     client = MlflowClient()
     curves = {
         cell.name: [
@@ -231,9 +101,9 @@ def draw(grid: Grid, folder: Path) -> None:
         ]
         for cell in grid.cells
     }
-    report_plots.curves(curves, folder / "curves.png")
+    plots.curves(curves, folder / "curves.png")
     axes = varying(grid.cells)
-    report_plots.heatmap(
+    plots.heatmap(
         [({axis: cell.params[axis] for axis in axes}, cell.mean("mAP50")) for cell in grid.cells],
         axes,
         folder / "heatmap.png",
@@ -250,19 +120,10 @@ def draw(grid: Grid, folder: Path) -> None:
                     dst_path=str(Path(temporary) / label),
                 )
             )
-        report_plots.side_by_side(pictures, folder / "predictions.png")
+        plots.side_by_side(pictures, folder / "predictions.png")
 
 
-def varying(cells: Sequence[ReportedCell]) -> list[str]:
-    """Return the training arguments that differ between cells, epochs and imgsz first."""
-    names = [n for n in cells[0].params if len({cell.params.get(n) for cell in cells}) > 1]
-    return sorted(
-        (name for name in names if name != "seed"),
-        key=lambda name: (name not in ("epochs", "imgsz"), name),
-    )
-
-
-def write(grid: Grid, verdict: registry.Verdict, folder: Path, today: date) -> None:
+def write(grid: Grid, verdict: gate.Verdict, folder: Path, today: date) -> None:
     """Write ``report.md`` and ``report.html`` beside the plots."""
     runs = [run for cell in grid.cells for run in cell.runs]
     origin = dict(runs[0].tracked.data.tags)
@@ -312,7 +173,7 @@ def to_html(text: str, folder: Path) -> str:
     return _PAGE.format(title=title, body=body)
 
 
-def log(grid: Grid, verdict: registry.Verdict, folder: Path) -> None:
+def log(grid: Grid, verdict: gate.Verdict, folder: Path) -> None:
     """Log the report to MLflow (an experiment of its own) and to ZenML (an artifact)."""
     from zenml import save_artifact
     from zenml.types import HTMLString
@@ -331,7 +192,7 @@ def log(grid: Grid, verdict: registry.Verdict, folder: Path) -> None:
 def make_report(settings: Settings) -> Path:
     """Compare, decide, promote where the gate says so, write and log; return the folder."""
     grid = latest_grid(settings)
-    verdict = registry.judge(grid.candidate)
+    verdict = gate.judge(grid.candidate)
     if verdict.passed:
         version = registry.promote(grid.candidate, settings, "; ".join(verdict.reasons))
         where = registry.version_url(settings, version)
@@ -346,21 +207,3 @@ def make_report(settings: Settings) -> Path:
     for line in (*analyse(grid), verdict.headline, *verdict.reasons):
         print(line)
     return folder
-
-
-def main() -> int:
-    """Run the command line."""
-    argparse.ArgumentParser(prog="python -m src.report", description=__doc__).parse_args()
-    try:
-        settings = load_settings()
-        use_stack(settings)
-        folder = make_report(settings)
-    except (DatasetError, ReportError, SettingsError, registry.RegistryError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"report: {folder.relative_to(ROOT)}/report.html")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

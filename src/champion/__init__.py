@@ -1,0 +1,1 @@
+"""The champion: its place in MLflow's registry, and its use."""

@@ -1,0 +1,131 @@
+"""The model registry: who is champion, promotion, and the way back.
+
+MLflow's registry is the authority: ``person-detector``, whose alias ``champion`` is in use and
+whose alias ``previous`` was before.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from src.errors import UserError
+from src.settings import Settings
+from src.training.tracking import EXPERIMENT
+
+MODEL = "person-detector"
+CHAMPION = "champion"
+PREVIOUS = "previous"
+WEIGHTS = "weights/best.pt"
+
+
+class RegistryError(UserError):
+    """A run or version can't be used; the message says what to do."""
+
+
+def champion(alias: str = CHAMPION) -> ModelVersion | None:
+    """Return the version under an alias, None where there is none."""
+    try:
+        return MlflowClient().get_model_version_by_alias(MODEL, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def find_run(name_or_id: str) -> Run:
+    """Return a finished run by its id, or the latest of that name; raises ``RegistryError``."""
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    query = f"attributes.run_name = '{name_or_id}'"
+    if name_or_id.isalnum() and len(name_or_id) == 32:
+        query = f"attributes.run_id = '{name_or_id}'"
+    found = (
+        client.search_runs(
+            [experiment.experiment_id],
+            f"{query} AND attributes.status = 'FINISHED'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        if experiment and "'" not in name_or_id
+        else []
+    )
+    if not found:
+        raise RegistryError(f"RUN={name_or_id}: no finished run of that name or id in {EXPERIMENT}")
+    return found[0]
+
+
+def weights_of(run_id: str, folder: Path) -> Path:
+    """Download a run's best weights into ``folder``."""
+    return Path(
+        mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=WEIGHTS, dst_path=folder)
+    )
+
+
+def promote(run: Run, settings: Settings, reason: str) -> ModelVersion:
+    """Register a run's weights and make them the champion; the old one becomes ``previous``."""
+    client = MlflowClient()
+    if not client.search_registered_models(f"name = '{MODEL}'"):
+        client.create_registered_model(MODEL, description="Person detector (YOLOv8n)")
+    found = client.search_model_versions(f"name = '{MODEL}' AND run_id = '{run.info.run_id}'")
+    version = (
+        found[0]
+        if found
+        else client.create_model_version(
+            MODEL, f"{run.info.artifact_uri}/{Path(WEIGHTS).parent}", run.info.run_id
+        )
+    )
+    old = champion()
+    if old is not None and old.version == version.version:
+        return version
+    tags = {"reason": reason, "zenml_run": run.data.tags.get("zenml_run", "")}
+    tags["dataset_md5"] = run.data.tags["dataset_md5"]
+    for name, value in tags.items():
+        client.set_model_version_tag(MODEL, version.version, name, value)
+    if old is not None:
+        client.set_registered_model_alias(MODEL, PREVIOUS, old.version)
+    client.set_registered_model_alias(MODEL, CHAMPION, version.version)
+    _link(run, version, settings, reason)
+    return version
+
+
+def rollback() -> tuple[ModelVersion, ModelVersion]:
+    """Make the previous champion the champion again; return the new and the replaced version.
+
+    Raises:
+        RegistryError: When there is no previous one.
+    """
+    now, before = champion(), champion(PREVIOUS)
+    if now is None or before is None:
+        raise RegistryError(f"{MODEL} has no previous champion to go back to")
+    client = MlflowClient()
+    client.set_registered_model_alias(MODEL, CHAMPION, before.version)
+    client.set_registered_model_alias(MODEL, PREVIOUS, now.version)
+    return before, now
+
+
+def version_url(settings: Settings, version: ModelVersion) -> str:
+    """Return a version's page in MLflow."""
+    return f"{settings.mlflow_url}/#/models/{MODEL}/versions/{version.version}"
+
+
+def _link(run: Run, version: ModelVersion, settings: Settings, reason: str) -> None:
+    """Point from the ZenML run, and from its model artifact, to the registered version."""
+    from zenml import log_metadata
+    from zenml.client import Client
+
+    metadata = {
+        "mlflow_model": f"{MODEL} version {version.version}",
+        "mlflow_model_url": version_url(settings, version),
+        "mlflow_model_reason": reason,
+    }
+    name = run.data.tags.get("zenml_run")
+    for zenml_run in Client().list_pipeline_runs(name=name) if name else ():
+        log_metadata(metadata=metadata, run_id_name_or_prefix=zenml_run.id)
+        (artifact,) = zenml_run.steps["train_yolo_tiny"].outputs["yolo_weights"]
+        log_metadata(metadata=metadata, artifact_version_id=artifact.id)

@@ -1,0 +1,69 @@
+"""Decide on a grid's runs: ``python -m src.decision report``, ``… promote RUN``, ``… rollback``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from src.champion.registry import (
+    MODEL,
+    RegistryError,
+    find_run,
+    promote,
+    rollback,
+    version_url,
+)
+from src.client import use_stack
+from src.datasets import DatasetError
+from src.decision.gate import judge
+from src.decision.report import ReportError, make_report
+from src.settings import ROOT, Settings, SettingsError, load_settings
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m src.decision", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("report", help="compare the latest grid, let the gate decide, write it up")
+    promotion = commands.add_parser("promote", help="make a run's weights the champion")
+    promotion.add_argument("run", help="an MLflow run's id or name")
+    promotion.add_argument("--force", action="store_true", help="whatever the gate says")
+    promotion.add_argument("--reason", default="", help="why; needed with --force")
+    commands.add_parser("rollback", help="go back to the previous champion")
+    arguments = parser.parse_args()
+    try:
+        settings = load_settings()
+        use_stack(settings)
+        if arguments.command == "report":
+            folder = make_report(settings)
+            print(f"report: {folder.relative_to(ROOT)}/report.html")
+        elif arguments.command == "promote":
+            _promote(settings, arguments.run, arguments.force, arguments.reason)
+        else:
+            now, replaced = rollback()
+            print(f"{MODEL}: champion is version {now.version} again, was {replaced.version}")
+    except (DatasetError, RegistryError, ReportError, SettingsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _promote(settings: Settings, name: str, force: bool, reason: str) -> None:
+    run = find_run(name)
+    if force and not reason:
+        raise RegistryError("FORCE=1 needs a reason: make promote RUN=… FORCE=1 REASON='…'")
+    verdict = judge(run)
+    for row in verdict.rows:
+        print(f"  {row.scores['mAP50']:.4f}  {row.name}, test split at {row.imgsz} px")
+    for line in verdict.reasons:
+        print(f"  {line}")
+    if not verdict.passed and not force:
+        print(verdict.headline)
+        return
+    why = reason or "; ".join(verdict.reasons)
+    version = promote(run, settings, f"forced: {why}" if not verdict.passed else why)
+    print(f"{MODEL}: champion is version {version.version}, {version_url(settings, version)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

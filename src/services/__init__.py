@@ -1,0 +1,1 @@
+"""The services: what each is, how it is started, whether it answers, which processes are ours."""

@@ -1,0 +1,78 @@
+"""Track a training in MLflow: parameters, curves, scores, files and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from src.settings import load_settings
+from src.training.recipes import Recipe
+from src.training.trainer import WATCH, Metrics, Training, train
+
+EXPERIMENT = "cv_yolo_tiny"
+ARTIFACTS = (
+    "results.png",
+    "confusion_matrix.png",
+    "BoxPR_curve.png",
+    "val_batch0_labels.jpg",
+    "val_batch0_pred.jpg",
+    "args.yaml",
+    "results.csv",
+    "weights/best.pt",
+)
+
+
+def track(
+    recipe: Recipe,
+    run_name: str,
+    data: Path,
+    model: str,
+    folder: Path,
+    provenance: Mapping[str, str],
+) -> Training:
+    """Train, and log everything to the active MLflow run, renamed to ``run_name``.
+
+    Logs parameters, per-epoch curves, the four scores of the best weights and of the untrained
+    ones (``untrained_…``), ``training_seconds``, Ultralytics' plots, arguments and weights, the
+    data set as an input, and ``provenance`` as tags.
+    """
+    import mlflow
+
+    run = mlflow.active_run()
+    assert run is not None
+    mlflow.set_tag("mlflow.runName", run_name)
+    mlflow.set_experiment_tag("mlflow.experimentKind", "custom_model_development")
+    mlflow.set_tags(dict(provenance))
+    mlflow.log_params(recipe | {"model": provenance.get("weights", model)})
+    _log_dataset(provenance)
+
+    def on_epoch(epoch: int, values: Metrics) -> None:
+        mlflow.log_metrics(values, step=epoch)
+        WATCH.on_epoch(run_name, epoch, int(recipe["epochs"]), values)
+        print(
+            f"{run_name}: epoch {epoch}/{recipe['epochs']}, "
+            f"box loss {values.get('train_box_loss', 0.0):.3f}, mAP50 {values['mAP50']:.4f}"
+        )
+
+    training = train(recipe, data, model, folder, on_epoch)
+    final = training.metrics | {"training_seconds": training.seconds}
+    if training.untrained is not None:
+        final |= {f"untrained_{name}": value for name, value in training.untrained.items()}
+    mlflow.log_metrics(final, step=int(recipe["epochs"]))
+    for name in ARTIFACTS:
+        file = training.folder / name
+        if file.is_file():
+            mlflow.log_artifact(str(file), str(Path(name).parent) if "/" in name else None)
+    return training
+
+
+def _log_dataset(provenance: Mapping[str, str]) -> None:
+    import mlflow
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.data.meta_dataset import MetaDataset
+
+    md5 = provenance["dataset_md5"].removesuffix(".dir")
+    bucket = load_settings().dvc_bucket
+    source = resolve_dataset_source(f"s3://{bucket}/files/md5/{md5[:2]}/{md5[2:]}.dir")
+    dataset = MetaDataset(source, name=f"tiny_person_{provenance['dataset']}", digest=md5[:32])
+    mlflow.log_input(dataset, context="training")

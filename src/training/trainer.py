@@ -1,0 +1,179 @@
+"""Train a detector and score one: what Ultralytics is asked to do, and how.
+
+Nothing here is tracked; see ``src.training.tracking``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.datasets import CLASSES
+from src.inputs import SCRATCH_MODEL
+from src.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    from ultralytics.engine.trainer import BaseTrainer
+
+# Ultralytics' names and ours: the scores that people compare, everywhere in this order.
+METRICS = {
+    "metrics/mAP50(B)": "mAP50",
+    "metrics/mAP50-95(B)": "mAP50-95",
+    "metrics/precision(B)": "precision",
+    "metrics/recall(B)": "recall",
+}
+SCORES = tuple(METRICS.values())
+SCORE_BATCH = 8  # images; the same for every model, so that scores compare
+INTEGRATIONS = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
+
+Metrics = dict[str, float]
+EpochCallback = Callable[[int, Metrics], None]
+
+
+@dataclass
+class Watch:
+    """How whoever runs this process follows a training, and ends it early."""
+
+    on_epoch: Callable[[str, int, int, Metrics], None] = lambda *_: None  # run, epoch, epochs
+    stopped: Callable[[], bool] = lambda: False
+    node: str = socket.gethostname()  # where it runs
+
+
+WATCH = Watch()
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training; its files are in ``folder``."""
+
+    folder: Path
+    metrics: Metrics  # of the best epoch's weights on the validation split, each 0 to 1
+    untrained: Metrics | None  # of the weights it started from, same split and size
+    seconds: float  # of wall clock, training and its validations
+
+    @property
+    def weights(self) -> Path:
+        """The best epoch's checkpoint."""
+        return self.folder / "weights" / "best.pt"
+
+
+@contextmanager
+def workspace(data: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield a temporary folder and a copy of the data set in it; both are gone afterwards.
+
+    Ultralytics writes caches beside the labels, which would change what DVC versions.
+    """
+    with tempfile.TemporaryDirectory(prefix="training-") as folder:
+        copy = Path(folder) / "data"
+        shutil.copytree(data, copy)
+        yield Path(folder), copy
+
+
+def train(
+    recipe: Recipe, data: Path, model: str, folder: Path, on_epoch: EpochCallback
+) -> Training:
+    """Train ``model`` (a checkpoint or an architecture) on the data set folder ``data``.
+
+    The same recipe, data and model give the same weights: fixed seed, deterministic kernels, and
+    on a CPU one thread (``OMP_NUM_THREADS`` for another number), because the sums of several
+    threads depend on their number. Writes into ``folder`` only.
+    """
+    import torch
+    from ultralytics import YOLO
+
+    _configure_libraries()
+    data_file = str(data / "data.yaml")
+    untrained = score(model, data, recipe["imgsz"], "val", folder)
+
+    yolo = YOLO(model)
+    seen = -1
+
+    def after_epoch(trainer: BaseTrainer) -> None:
+        nonlocal seen
+        if trainer.epoch <= seen or trainer.epoch >= trainer.epochs:
+            return  # the final validation comes here too
+        seen = trainer.epoch
+        losses = {
+            name.replace("/", "_"): float(value)
+            for name, value in trainer.label_loss_items(trainer.tloss, prefix="train").items()
+        }
+        on_epoch(trainer.epoch + 1, losses | _named(trainer.metrics))
+
+    def after_batch(trainer: BaseTrainer) -> None:
+        if WATCH.stopped():
+            raise KeyboardInterrupt
+
+    yolo.add_callback("on_train_batch_end", after_batch)
+    yolo.add_callback("on_fit_epoch_end", after_epoch)
+    started = time.monotonic()
+    yolo.train(
+        **recipe,
+        data=data_file,
+        project=str(folder),
+        name="training",
+        exist_ok=True,
+        workers=0,
+        deterministic=True,
+        amp=torch.cuda.is_available(),
+        plots=True,
+        verbose=False,
+    )
+    seconds = time.monotonic() - started
+    trainer = yolo.trainer
+    return Training(Path(trainer.save_dir), _named(trainer.metrics), untrained, seconds)
+
+
+def score(model: str, data: Path, imgsz: int, split: str, folder: Path) -> Metrics | None:
+    """Return a model's four scores, each 0 to 1, on a split at an image size in px.
+
+    COCO's other classes are left out of account. None for a model whose first class is no person.
+    """
+    from ultralytics import YOLO
+
+    _configure_libraries()
+    yolo = YOLO(model)
+    if model != SCRATCH_MODEL and yolo.names.get(0) not in CLASSES:
+        return None
+    result = yolo.val(
+        data=str(data / "data.yaml"),
+        imgsz=imgsz,
+        split=split,
+        batch=SCORE_BATCH,
+        classes=[0],
+        workers=0,
+        plots=False,
+        project=str(folder),
+        name="score",
+        exist_ok=True,
+        verbose=False,
+    )
+    return _named(result.results_dict)
+
+
+def _named(metrics: Mapping[str, Any]) -> Metrics:
+    """Return the four scores under the names that MLflow and people use."""
+    return {ours: float(metrics[theirs]) for theirs, ours in METRICS.items() if theirs in metrics}
+
+
+def _configure_libraries() -> None:
+    """One thread, and Ultralytics without integrations but with a font, lest it fetch one."""
+    import matplotlib
+    from ultralytics.utils import SETTINGS, USER_CONFIG_DIR, torch_utils
+
+    # Not torch.set_num_threads: Ultralytics calls that itself with this, all cores but one.
+    torch_utils.NUM_THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    unwanted = {name: False for name in INTEGRATIONS if SETTINGS.get(name)}
+    if unwanted:
+        SETTINGS.update(unwanted)
+    for name in ("Arial.ttf", "Arial.Unicode.ttf"):
+        font = Path(USER_CONFIG_DIR) / name
+        if not font.is_file():
+            shutil.copy(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", font)
