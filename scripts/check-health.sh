@@ -4,7 +4,7 @@
 # Usage: check-health.sh
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
-. "$ROOT/scripts/lib/backend.sh"
+. "$ROOT/scripts/lib/services.sh"
 . "$ROOT/scripts/lib/ray.sh"
 
 FAILED=0
@@ -41,14 +41,13 @@ check_exposure() {
 }
 
 check_services() {
-  local service fault taken ports='MINIO_PORT MLFLOW_PORT ZENML_PORT'
-  [ "$BACKEND" != docker ] || ports="$ports MINIO_CONSOLE_PORT"
+  local service fault taken
   if [ ! -f "$STATE/backend" ]; then
     good "the services don't run (make up starts them on the $BACKEND backend: $BACKEND_REASON)"
     if backend_check; then good "the $BACKEND backend can run here"; else FAILED=1; fi
     # shellcheck disable=SC2086 # their names, one word each
-    if taken=$("$PYTHON_BIN" -m src.services.processes ports $ports); then
-      good "the ports are free ($ports)"
+    if taken=$("$PYTHON_BIN" -m src.services.processes ports $PORTS); then
+      good "the ports are free ($PORTS)"
     else
       bad "$taken"
     fi

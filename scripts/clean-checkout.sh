@@ -4,7 +4,7 @@
 # Variables: FORCE=1 (don't ask)
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
-. "$ROOT/scripts/lib/backend.sh"
+. "$ROOT/scripts/lib/services.sh"
 
 confirm() {
   local answer=''

@@ -5,8 +5,8 @@
 # Variables: PYTHON (the interpreter for .venv), VENV (default .venv)
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
-BACKEND_STATE=$STATE/docker
-. "$ROOT/scripts/backends/docker.sh"
+. "$ROOT/scripts/lib/secrets.sh"
+. "$ROOT/scripts/lib/services.sh"
 
 python_suits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
 
@@ -60,8 +60,6 @@ ensure_venv() {
   : >"$VENV/.created"
 }
 
-random_secret() { head -c 16 /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
-
 # Keep every value of .env, fill blank secrets, append the settings that it lacks.
 ensure_env_file() {
   local line key old='' new added='' comment=''
@@ -97,7 +95,7 @@ ensure_docker_secrets() {
   local folder=$STATE/docker/secrets
   if ! command -v docker >/dev/null || [ "$folder" -nt "$ROOT/.env" ]; then return; fi
   load_settings
-  docker_write_secrets
+  write_docker_secrets
   touch "$folder"
 }
 
@@ -107,10 +105,10 @@ fill_secrets() {
     case $line in
       COMPOSE_PROJECT_NAME=*)
         case ${line#*=} in
-          '' | "$DOCKER_PROJECT") ;;
+          '' | "$COMPOSE_PROJECT") ;;
           *) warn "this checkout was moved or copied: what ${line#*=} holds in Docker stays with its old place" ;;
         esac
-        printf 'COMPOSE_PROJECT_NAME=%s\n' "$DOCKER_PROJECT"
+        printf 'COMPOSE_PROJECT_NAME=%s\n' "$COMPOSE_PROJECT"
         ;;
       '#'* | *_ACCESS_KEY=) printf '%s\n' "$line" ;;
       *_PASSWORD= | *_KEY=) printf '%s%s\n' "$line" "$(random_secret)" ;;

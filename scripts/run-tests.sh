@@ -11,10 +11,8 @@ run_shell() { "$VENV/bin/bats" tests/shell; }
 run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile tests/e2e; }
 
 run_docker() {
-  . "$ROOT/scripts/lib/backend.sh"
-  BACKEND_STATE=$STATE/docker
-  . "$ROOT/scripts/backends/docker.sh"
-  backend_check || die "the Docker tests need an engine and Compose v2"
+  . "$ROOT/scripts/lib/services.sh"
+  with_backend docker backend_check || die "the Docker tests need an engine and Compose v2"
   TEST_MODE=docker "$PYTHON_BIN" -m pytest -v tests/e2e/test_main_job.py tests/e2e/test_docker.py
 }
 

@@ -3,19 +3,22 @@
 # Usage: show-credentials.sh
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
-. "$ROOT/scripts/lib/backend.sh"
+. "$ROOT/scripts/lib/services.sh"
+
+line() { printf '%-14s %-30s %-14s %s\n' "$@"; }
 
 main() {
+  local service user password page
   load_settings
   choose_backend
-  local browser="$STORE_URL/minio/" mlflow_user='(none asked)' mlflow_password=''
-  [ "$BACKEND" != docker ] || browser=http://$CLIENT_HOST:$MINIO_CONSOLE_PORT
-  if [ "$LOOPBACK" = false ]; then mlflow_user=$MLFLOW_ADMIN_USERNAME mlflow_password=$MLFLOW_ADMIN_PASSWORD; fi
-  printf '%-14s %-30s %-14s %s\n' SERVICE ADDRESS USER PASSWORD \
-    ZenML "$ZENML_URL" "$ZENML_ADMIN_USERNAME" "$ZENML_ADMIN_PASSWORD" \
-    MLflow "$MLFLOW_URL" "$mlflow_user" "$mlflow_password" \
-    'Object store' "$STORE_URL" "$MINIO_ROOT_USER" "$MINIO_ROOT_PASSWORD" \
-    '  in a browser' "$browser" "$MINIO_ROOT_USER" "$MINIO_ROOT_PASSWORD"
+  line SERVICE ADDRESS USER PASSWORD
+  for service in $SHOWN; do
+    read -r user password <<<"$(about SIGN_IN "$service")"
+    if [ -n "$user" ]; then user=${!user} password=${!password}; else user='(none asked)'; fi
+    line "$(about LABEL "$service")" "$(about URL "$service")" "$user" "$password"
+    page=$(about "PAGE_$BACKEND" "$service")
+    [ -z "$page" ] || line '  in a browser' "$page" "$user" "$password"
+  done
 }
 
 main "$@"

@@ -3,15 +3,7 @@
 # Usage: show-status.sh
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
-. "$ROOT/scripts/lib/backend.sh"
-
-url_of() {
-  case $1 in
-    zenml) echo "$ZENML_URL" ;;
-    mlflow) echo "$MLFLOW_URL" ;;
-    *) echo "$STORE_URL" ;;
-  esac
-}
+. "$ROOT/scripts/lib/services.sh"
 
 main() {
   local service state detail health failed=0
@@ -26,8 +18,8 @@ main() {
   printf '%-14s%-10s%-16s%s\n' SERVICE STATE HEALTH ADDRESS
   while IFS=$'\t' read -r service state detail; do
     printf '%-14s%-10s%-16s%s\n' "$service" "$state" \
-      "$(awk -F'\t' -v s="$service" '$1 == s { print $2 }' <<<"$health")" "$(url_of "$service")"
-  done < <(backend_states)
+      "$(awk -F'\t' -v s="$service" '$1 == s { print $2 }' <<<"$health")" "$(about URL "$service")"
+  done < <(service_states)
   return "$failed"
 }
 

@@ -5,17 +5,9 @@
 # Variables: MODE, and every setting of .env.example
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
-. "$ROOT/scripts/lib/backend.sh"
+. "$ROOT/scripts/lib/services.sh"
+. "$ROOT/scripts/lib/secrets.sh"
 . "$ROOT/scripts/lib/wait.sh"
-
-# What the servers are given at their very first start: to change a password later takes the old one.
-remember_sign_ins() {
-  local name file=$BACKEND_STATE/applied.env
-  [ ! -f "$file" ] || return 0
-  for name in ZENML_ADMIN_USERNAME ZENML_ADMIN_PASSWORD MLFLOW_ADMIN_USERNAME MLFLOW_ADMIN_PASSWORD; do
-    printf '%s=%s\n' "$name" "${!name}"
-  done >"$file"
-}
 
 forget_backend_unless_running() {
   local status=$?
@@ -23,6 +15,7 @@ forget_backend_unless_running() {
 }
 
 main() {
+  local service
   umask 077
   load_settings
   take_lock
@@ -32,11 +25,12 @@ main() {
   # A first start that fails binds nobody to this backend.
   [ -f "$STATE/backend" ] || trap forget_backend_unless_running EXIT
   ensure_private_folder "$BACKEND_STATE"
-  remember_sign_ins
   echo "$BACKEND" >"$STATE/backend"
+  # What the servers are given at their first start: to change a password later takes the old one.
+  [ -f "$BACKEND_STATE/applied.env" ] || "$PYTHON_BIN" -m src.bootstrap.applied || exit 1
   backend_up
   wait_until_healthy
-  printf '%-14s%s\n' ZenML "$ZENML_URL" MLflow "$MLFLOW_URL" 'Object store' "$STORE_URL"
+  for service in $SHOWN; do printf '%-14s%s\n' "$(about LABEL "$service")" "$(about URL "$service")"; done
 }
 
 main "$@"

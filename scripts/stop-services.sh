@@ -3,7 +3,7 @@
 # Usage: stop-services.sh
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
-. "$ROOT/scripts/lib/backend.sh"
+. "$ROOT/scripts/lib/services.sh"
 
 main() {
   [ -f "$STATE/backend" ] || { say "services: not running" && return; }

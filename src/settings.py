@@ -1,7 +1,7 @@
 """Settings of this checkout, typed, from the process environment, ``.env`` and ``.env.example``.
 
 The first that names a setting with a value wins; ``.env.example`` holds every default. The shell
-reads the same settings through ``python -m src.settings`` (``KEY=value`` lines), so that there is
+reads the same settings through ``python -m src.services`` (``KEY=value`` lines), so that there is
 one parser and one set of rules.
 """
 
@@ -11,13 +11,19 @@ import difflib
 import ipaddress
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from src.errors import UserError
 
@@ -37,16 +43,20 @@ AccessKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", min_length=3, max
 Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")]
 
 
+# What a setting of .env.example may be that `Settings` does not name, by the end of its name.
+BY_SUFFIX = {
+    "_PORT": Port,
+    "_BUCKET": Bucket,
+    "_ACCESS_KEY": AccessKey,
+    "_PASSWORD": Secret,
+    "_KEY": Key,
+    "": Word,
+}
 # Two of a group with the same value would be one service, bucket or user.
 DISTINCT = {
-    "the ports": ("ZENML_PORT", "MLFLOW_PORT", "MINIO_PORT", "MINIO_CONSOLE_PORT"),
-    "the buckets": ("ZENML_BUCKET", "MLFLOW_BUCKET", "DVC_BUCKET"),
-    "the store's users": (
-        "MINIO_ROOT_USER",
-        "ZENML_S3_ACCESS_KEY",
-        "MLFLOW_S3_ACCESS_KEY",
-        "DVC_S3_ACCESS_KEY",
-    ),
+    "the ports": ("_PORT",),
+    "the buckets": ("_BUCKET",),
+    "the store's users": ("_ROOT_USER", "_ACCESS_KEY"),
 }
 
 
@@ -55,9 +65,12 @@ class SettingsError(UserError):
 
 
 class Settings(BaseModel):
-    """Every setting of ``.env.example`` under its lower-case name."""
+    """Every setting of ``.env.example`` under its lower-case name.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    One that is not named here is checked by the end of its name: see ``BY_SUFFIX``.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
 
     mode: Literal["auto", "docker", "native"]
     bind_address: Word
@@ -213,18 +226,37 @@ def load_settings(
     merged = {
         key: environ.get(key) or chosen.get(key) or default for key, default in defaults.items()
     }
-    for what, names in DISTINCT.items():
+    for what, suffixes in DISTINCT.items():
+        names = [name for name in merged if name.endswith(suffixes)]
         if len({merged[name] for name in names}) < len(names):
             listed = ", ".join(f"{name}={merged[name]}" for name in names)
             faults.append(f"{what} must differ from each other ({listed})")
+    given = {name.lower(): value for name, value in merged.items() if value}
+    settings: Settings | None = None
     try:
-        settings = Settings.model_validate({k.lower(): v for k, v in merged.items() if v})
+        settings = Settings.model_validate(given | _by_suffix(merged, faults))
     except ValidationError as error:
         faults += [_explain(dict(fault)) for fault in error.errors()]
-        raise SettingsError("\n".join(faults)) from None
-    if faults:
+    if faults or settings is None:
         raise SettingsError("\n".join(faults))
     return settings
+
+
+def _by_suffix(merged: Mapping[str, str], faults: list[str]) -> dict[str, object]:
+    """Return the settings that ``Settings`` does not name, of the kind that their names end in."""
+    values: dict[str, object] = {}
+    for name, value in merged.items():
+        if name.lower() in Settings.model_fields:
+            continue
+        kind = next(kind for suffix, kind in BY_SUFFIX.items() if name.endswith(suffix))
+        if not value:
+            faults.append(_explain({"loc": (name,), "type": "missing"}))
+            continue
+        try:
+            values[name.lower()] = TypeAdapter(kind).validate_python(value)
+        except ValidationError as error:
+            faults += [_explain(dict(fault) | {"loc": (name,)}) for fault in error.errors()]
+    return values
 
 
 def _suggest(key: str, known: Iterable[str]) -> str:
@@ -249,24 +281,3 @@ def give(settings: Settings) -> None:
     """Have this process, one without ``.env``, use these settings; they stay in its memory."""
     global _given
     _given = settings
-
-
-def main() -> int:
-    """Print the settings, and the addresses made of them, as ``KEY=value`` lines."""
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    for name, value in settings.model_dump().items():
-        print(f"{name.upper()}={value}")
-    print(f"CLIENT_HOST={settings.host}")
-    print(f"LOOPBACK={str(settings.loopback).lower()}")
-    print(f"ZENML_URL={settings.zenml_url}")
-    print(f"MLFLOW_URL={settings.mlflow_url}")
-    print(f"STORE_URL={settings.store_url}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,5 +1,5 @@
 # env.sh: where this checkout is, its Python, and its settings.
-# Sets ROOT, STATE, VENV and PYTHON_BIN; load_settings sets every setting of .env.example.
+# Sets ROOT, STATE, VENV, PYTHON_BIN and COMPOSE_PROJECT; load_settings sets every setting.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 STATE=$ROOT/.stack
@@ -7,6 +7,8 @@ VENV=${VENV:-$ROOT/.venv}
 PYTHON_BIN=$VENV/bin/python
 export PYTHONUNBUFFERED=1
 cd "$ROOT" || return 1
+# Docker's name for this checkout, made of its path: two checkouts never share volumes.
+COMPOSE_PROJECT=zenml-cv-yolo-$(pwd -P | cksum | cut -d' ' -f1)
 
 # shellcheck source=scripts/lib/log.sh
 . "$ROOT/scripts/lib/log.sh"
@@ -15,11 +17,12 @@ require_setup() {
   [ -x "$PYTHON_BIN" ] && [ -f "$ROOT/.env" ] || die "this checkout is not set up: run make setup"
 }
 
-# Read the settings through src/settings.py into shell variables; every fault is a line of its own.
+# Read the settings and the table of services (see services.sh) into shell variables; every fault is
+# a line of its own.
 load_settings() {
   require_setup
   local lines key value
-  lines=$("$PYTHON_BIN" -m src.settings) || exit 1
+  lines=$("$PYTHON_BIN" -m src.services) || exit 1
   while IFS='=' read -r key value; do
     printf -v "$key" '%s' "$value"
   done <<<"$lines"
@@ -31,8 +34,8 @@ ensure_private_folder() {
 }
 
 # One script at a time may change the services of this checkout. The lock is the system's own, on a
-# file that is always there; it is held until this script ends, however it ends. Who starts a daemon
-# closes descriptor 9 for it.
+# file that is always there; it is held until this script ends, however it ends. Scripts that start
+# a daemon close descriptor 9 for it.
 take_lock() {
   exec 9<"$ROOT/scripts/lib/env.sh"
   "$PYTHON_BIN" -c '

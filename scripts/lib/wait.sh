@@ -1,9 +1,9 @@
 # wait.sh: wait for the services by polling, with a deadline, and stop early when one has died.
-# Needs env.sh, loaded settings and a chosen backend.
+# Needs services.sh and a chosen backend.
 
 services_healthy() { "$PYTHON_BIN" -m src.services.health --quiet; }
 
-# A line for each service that gave up, and its last log lines.
+# A line for each service that gave up, and its last log lines; return 1 when none did.
 report_failures() {
   local service state detail failed=1
   while IFS=$'\t' read -r service state detail; do

@@ -1,12 +1,16 @@
-"""The sign-ins that the servers were last given: to change a password takes the old one."""
+"""The sign-ins that the servers were last given: to change a password takes the old one.
+
+``python -m src.bootstrap.applied`` notes those of the very first start.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from src.files import write_private
-from src.settings import Settings, read_env_file
+from src.settings import Settings, load_settings, read_env_file
 
+# Not the store's: it takes a changed one from its environment at each start.
 NAMES = (
     "ZENML_ADMIN_USERNAME",
     "ZENML_ADMIN_PASSWORD",
@@ -24,7 +28,7 @@ class SignIn:
 
 
 class Applied:
-    """``.stack/<backend>/applied.env``, written by ``start-services.sh`` and after each change."""
+    """``.stack/<backend>/applied.env``, written at the first start and after each change."""
 
     def __init__(self, settings: Settings) -> None:
         """Read the file; what it lacks is taken from the settings."""
@@ -48,3 +52,7 @@ class Applied:
         if new != self._then or not self._file.is_file():
             write_private(self._file, "".join(f"{name}={value}\n" for name, value in new.items()))
         self._then = new
+
+
+if __name__ == "__main__":
+    Applied(load_settings()).remember()

@@ -66,8 +66,8 @@ without_docker() {
   PATH=$BATS_TEST_TMPDIR/tools:$STUBS
 }
 
-docker_backend() { with_libraries env backend wait "services_healthy() { :; }; load_settings; MODE=docker; choose_backend; $1"; }
-chosen() { with_libraries env backend 'load_settings; choose_backend; echo "$BACKEND: $BACKEND_REASON"'; }
+docker_backend() { with_libraries env secrets services wait "services_healthy() { :; }; load_settings; MODE=docker; choose_backend; $1"; }
+chosen() { with_libraries env services 'load_settings; choose_backend; echo "$BACKEND: $BACKEND_REASON"'; }
 faults() { [ "${#lines[@]}" = "$1" ] || fail "expected $1 lines, not: $output"; }
 
 @test "an engine and Compose v2: nothing stands in the way" {
@@ -161,7 +161,7 @@ faults() { [ "${#lines[@]}" = "$1" ] || fail "expected $1 lines, not: $output"; 
   called ''
 }
 
-project() { docker_backend 'echo $DOCKER_PROJECT'; }
+project() { docker_backend 'echo $COMPOSE_PROJECT'; }
 
 @test "services that were stopped are started, and nothing is built" {
   docker_backend backend_up
@@ -198,7 +198,7 @@ project() { docker_backend 'echo $DOCKER_PROJECT'; }
 }
 
 @test "secrets are files that only their folder hides, one for each service" {
-  docker_backend docker_write_secrets
+  docker_backend write_docker_secrets
   [ -n "$(find .stack/docker/secrets -prune -perm 700)" ]
   [ -z "$(find .stack/docker/secrets -type f ! -perm 644)" ]
   root=$(sed -n 's/^MINIO_ROOT_PASSWORD=//p' .env)
@@ -214,7 +214,7 @@ project() { docker_backend 'echo $DOCKER_PROJECT'; }
 
 @test "states: a service that ended or keeps restarting has failed" {
   touch "$CALLS.started"
-  run -0 docker_backend backend_states
+  run -0 docker_backend service_states
   [ "$output" = $'object-store\trunning\thealthy\nmlflow\trunning\thealthy\nzenml\trunning\thealthy' ]
   STATUS='exited - 0 3 true' run -0 docker_backend backend_states
   said $'mysql\tfailed\texit code 3, out of memory'

@@ -27,15 +27,15 @@ hold_lock() {
 }
 
 @test "every setting and address becomes a variable" {
-  run -0 with_libraries env 'load_settings; echo "$ZENML_PORT|$MLFLOW_BUCKET|$STORE_URL|$LOOPBACK"'
+  run -0 with_libraries env 'load_settings; echo "$ZENML_PORT|$MLFLOW_BUCKET|$URL_object_store|$LOOPBACK"'
   [ "$output" = '8080|mlflow-artifacts|http://localhost:9000|true' ]
 }
 
 @test "the environment wins over .env" {
   sed -i.bak 's/^ZENML_PORT=.*/ZENML_PORT=8181/' .env
-  run -0 with_libraries env 'load_settings; echo $ZENML_URL'
+  run -0 with_libraries env 'load_settings; echo $URL_zenml'
   [ "$output" = http://localhost:8181 ]
-  ZENML_PORT=8282 run -0 with_libraries env 'load_settings; echo $ZENML_URL'
+  ZENML_PORT=8282 run -0 with_libraries env 'load_settings; echo $URL_zenml'
   [ "$output" = http://localhost:8282 ]
 }
 

@@ -11,7 +11,7 @@ teardown() {
   [ -z "${LISTENER:-}" ] || kill "$LISTENER"
 }
 
-native() { with_libraries env backend "load_settings; choose_backend; $1"; }
+native() { with_libraries env secrets services wait "load_settings; choose_backend; $1"; }
 
 secrets() { sed -nE 's/^[A-Z0-9_]*(PASSWORD|SECRET_KEY|ENCRYPTION_KEY)=(.+)/\2/p' .env; }
 
@@ -32,42 +32,59 @@ for group in options.process_group_configs:
 PYTHON
 }
 
-@test "no secret stands in a command line" {
-  native native_config >conf
+# The services' files and supervisor's configuration, as `make up` writes them.
+configured() {
+  native 'ensure_private_folder "$NATIVE_STATE/settings"
+    write_service_settings native "$NATIVE_STATE/settings" 600
+    native_config' >conf
+}
+
+@test "no secret stands in supervisor's configuration" {
+  configured
   [ "$(grep -c ^command= conf)" = 3 ]
   while IFS= read -r secret; do
-    ! grep ^command= conf | grep -F "$secret" || fail "a secret is in a command line"
+    ! grep -F "$secret" conf || fail "a secret is in supervisor's configuration"
   done < <(secrets)
 }
 
-@test "each server is given its own secrets and no other's" {
-  native native_config >conf
+@test "each server is given its own secrets and no other's, privately" {
+  configured
   root=$(sed -n 's/^MINIO_ROOT_PASSWORD=//p' .env)
   mlflow=$(sed -n 's/^MLFLOW_S3_SECRET_KEY=//p' .env)
-  [ "$(as_supervisor_reads conf object-store MINIO_ROOT_PASSWORD)" = "$root" ]
-  [ "$(as_supervisor_reads conf mlflow AWS_SECRET_ACCESS_KEY)" = "$mlflow" ]
-  [ "$(grep -cF "$root" conf)" = 1 ]
-  [ "$(grep -cF "$mlflow" conf)" = 1 ]
+  [ "$(grep -rlF "$root" .stack/native)" = .stack/native/settings/object-store.env ]
+  [ "$(grep -rlF "$mlflow" .stack/native)" = .stack/native/settings/mlflow.env ]
+  for service in object-store mlflow zenml; do
+    file=$(as_supervisor_reads conf "$service" SERVICE_SETTINGS)
+    [ "$file" = ".stack/native/settings/$service.env" ]
+    is_private "$file"
+  done
 }
 
-@test "the servers listen on the settings' address and ports" {
-  BIND_ADDRESS=192.168.1.20 ZENML_PORT=8181 native native_config >conf
-  [[ $(as_supervisor_reads conf zenml) == *"--host 192.168.1.20 --port 8181 "* ]]
-  [[ $(as_supervisor_reads conf object-store) == *" 192.168.1.20:9000" ]]
+@test "what a server listens on is in its settings" {
+  BIND_ADDRESS=192.168.1.20 ZENML_PORT=8181 configured
+  grep -qx BIND_ADDRESS=192.168.1.20 .stack/native/settings/zenml.env
+  grep -qx ZENML_PORT=8181 .stack/native/settings/zenml.env
+  grep -qx BIND_ADDRESS=192.168.1.20 .stack/native/settings/object-store.env
 }
 
-@test "MLflow asks for a sign-in only where others can reach it" {
-  native native_config >conf
-  [[ $(as_supervisor_reads conf mlflow) != *basic-auth* ]]
-  BIND_ADDRESS=192.168.1.20 native native_config >conf
-  [[ $(as_supervisor_reads conf mlflow) == *'--app-name basic-auth'* ]]
+@test "supervisor starts a server again when its settings or the launcher have changed, and no other" {
+  configured
+  zenml=$(as_supervisor_reads conf zenml SERVICE_HASH)
+  mlflow=$(as_supervisor_reads conf mlflow SERVICE_HASH)
+  ZENML_PORT=8181 configured
+  [ "$(as_supervisor_reads conf zenml SERVICE_HASH)" != "$zenml" ]
+  [ "$(as_supervisor_reads conf mlflow SERVICE_HASH)" = "$mlflow" ]
+  echo '# changed' >>src/services/launcher.py
+  configured
+  [ "$(as_supervisor_reads conf mlflow SERVICE_HASH)" != "$mlflow" ]
 }
 
 @test "supervisor understands a path with spaces and percent signs" {
   make_checkout 'a 100% checkout'
   set_up
-  native native_config >conf
-  [ "$(as_supervisor_reads conf zenml ZENML_CONFIG_PATH)" = "$CHECKOUT/.stack/native/zenml" ]
+  configured
+  [ "$(as_supervisor_reads conf zenml SERVICE_DATA)" = .stack/native/zenml ]
+  grep -qxF "file=${CHECKOUT//%/%%}/.stack/native/supervisor.sock" conf || grep -q '^file=.*/zcy-' conf
 }
 
 @test "the socket's path stays short in a deep checkout, and is that checkout's own" {
@@ -83,12 +100,18 @@ PYTHON
 }
 
 @test "a file is installed privately, and only when it changes" {
-  run -0 native 'echo one | native_install "a file"'
+  run -0 native 'echo one | install_file "a file" 600'
   is_private 'a file'
-  run -1 native 'echo one | native_install "a file"'
-  run -0 native 'echo two | native_install "a file"'
+  run -1 native 'echo one | install_file "a file" 600'
+  run -0 native 'echo two | install_file "a file" 600'
   [ "$(cat 'a file')" = two ]
-  [ ! -e 'a file.new' ]
+  [ "$(ls -A | grep -c new)" = 0 ]
+}
+
+@test "a file that can't be written is an error, not one that has not changed" {
+  run -2 native 'echo one | install_file "no folder/a file" 600'
+  run -2 native 'echo one | ensure_file "no folder/a file" 600'
+  said 'a file could not be written'
 }
 
 @test "services that do not run are stopped" {

@@ -58,7 +58,7 @@ value_of() { sed -n "s/^$1=//p" .env; }
 
 @test "the new .env is a valid one" {
   run -0 scripts/ensure-setup.sh
-  run -0 "$REAL_PYTHON" -m src.settings
+  run -0 "$REAL_PYTHON" -m src.services
 }
 
 @test "the second run changes nothing and says nothing" {
@@ -104,7 +104,7 @@ value_of() { sed -n "s/^$1=//p" .env; }
   grep -v '^START_TIMEOUT=' .env >old
   printf %s "$(cat old)" >.env
   run -0 scripts/ensure-setup.sh
-  run -0 "$REAL_PYTHON" -m src.settings
+  run -0 "$REAL_PYTHON" -m src.services
   said START_TIMEOUT=180
 }
 

@@ -9,7 +9,7 @@ setup() {
 }
 
 wait_for() {
-  with_libraries env backend wait "load_settings; choose_backend; $1 wait_until_healthy; echo healthy"
+  with_libraries env services wait "load_settings; choose_backend; $1 wait_until_healthy; echo healthy"
 }
 
 @test "healthy services are not waited for" {

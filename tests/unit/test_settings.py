@@ -39,6 +39,30 @@ def test_the_example_has_exactly_the_known_settings() -> None:
     assert [key.lower() for key in read_env_file(EXAMPLE_FILE)] == list(Settings.model_fields)
 
 
+def test_a_setting_that_no_code_names_is_checked_by_the_end_of_its_name(
+    tmp_path: Path, valid: dict[str, str]
+) -> None:
+    example, env = tmp_path / ".env.example", tmp_path / ".env"
+    example.write_text(EXAMPLE_FILE.read_text() + "NOTES_PORT=8090\nNOTES_PASSWORD=\n")
+
+    def load(port: str, password: str) -> Settings:
+        values = valid | {"NOTES_PORT": port, "NOTES_PASSWORD": password}
+        env.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+        return load_settings({}, env, example)
+
+    assert load("8091", "a-password").notes_port == 8091  # type: ignore[attr-defined]
+    with pytest.raises(SettingsError) as caught:
+        load("http", "short")
+    assert {line.split(":")[0] for line in str(caught.value).splitlines()} == {
+        "NOTES_PORT",
+        "NOTES_PASSWORD",
+    }
+    with pytest.raises(SettingsError, match="NOTES_PASSWORD is not set: run `make setup`"):
+        load("8091", "")
+    with pytest.raises(SettingsError, match="the ports must differ"):
+        load("5000", "a-password")
+
+
 def test_the_example_holds_no_secret() -> None:
     values = read_env_file(EXAMPLE_FILE)
     secrets = [k for k in values if k.endswith(("_PASSWORD", "_SECRET_KEY", "_ENCRYPTION_KEY"))]
@@ -204,26 +228,3 @@ def test_the_backend_is_the_one_that_was_started(
     assert load().backend_state == tmp_path / "native"
     (tmp_path / "backend").write_text("docker\n")
     assert load().backend_state == tmp_path / "docker"
-
-
-def test_the_shell_is_told_the_settings_and_the_addresses(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(module, "load_settings", lambda: settings)
-    assert module.main() == 0
-    told = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
-    assert told["MLFLOW_PORT"] == "5000"
-    assert told["LOOPBACK"] == "true"
-    assert told["STORE_URL"] == "http://localhost:9000"
-    assert {field.upper() for field in Settings.model_fields} <= told.keys()
-
-
-def test_faults_go_to_stderr_and_nothing_to_the_shell(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail() -> Settings:
-        raise SettingsError("MODE: wrong")
-
-    monkeypatch.setattr(module, "load_settings", fail)
-    assert module.main() == 1
-    assert capsys.readouterr() == ("", "MODE: wrong\n")

@@ -1,0 +1,108 @@
+# services.sh: the services of this checkout, and the backend that runs them. Needs env.sh and
+# loaded settings, which bring the table of src/services/table.py along.
+#
+# A backend, scripts/backends/NAME.sh, can be sourced at any time, does nothing by itself, keeps its
+# state in $STATE/NAME, and implements
+#   backend_faults        print why it can't run here, a line each; nothing when it can
+#   backend_up            start what is not running, carrying changed settings through
+#   backend_states        print "service<TAB>running|starting|stopped|failed<TAB>detail" for each
+#   backend_logs N [SVC]  print the last N lines of each service, or of one; FOLLOW=1 keeps on
+#   backend_down          stop everything, keep every byte
+#   backend_destroy       stop everything and delete the services' data
+# It may call the functions of log.sh, env.sh, secrets.sh, this file and wait.sh, and use
+#   SERVICES STARTED      its services, each after those it needs; those that `make up` starts
+#   LAUNCHED              its services that src/services/launcher.py starts
+#   SHOWN                 those whose address is shown, the one most wanted first
+#   PORTS IMAGES          the settings of its ports on this machine, and of images to pull
+#   BACKEND_STATE         $STATE/NAME
+# and every setting under its name, as shell variables.
+
+# One of the table's values: about LABEL|URL|SETTINGS|PAGE_backend|SIGN_IN service
+about() {
+  local name=$1_${2//-/_}
+  printf '%s' "${!name:-}"
+}
+
+# Whether a word ($1) is one of the following.
+is_one_of() {
+  local word=$1 other
+  shift
+  for other; do [ "$word" != "$other" ] || return 0; done
+  return 1
+}
+
+# Whether `make up` leaves a service alone.
+# shellcheck disable=SC2086 # one word for each
+is_optional() { ! is_one_of "$1" $STARTED; }
+
+# Run one function of a backend that is not the chosen one: with_backend docker backend_faults
+with_backend() (
+  use_backend "$1"
+  shift
+  "$@"
+)
+
+use_backend() {
+  local name
+  BACKEND=$1
+  [ -f "$ROOT/scripts/backends/$BACKEND.sh" ] || die "MODE=$BACKEND: there is no such backend"
+  BACKEND_STATE=$STATE/$BACKEND
+  for name in SERVICES STARTED LAUNCHED SHOWN PORTS IMAGES; do
+    local from=${name}_$BACKEND
+    printf -v "$name" '%s' "${!from:-}"
+  done
+  # shellcheck source=scripts/backends/native.sh
+  . "$ROOT/scripts/backends/$BACKEND.sh"
+}
+
+# Docker where it can be used, else native. Data that the other backend holds is worth a word.
+choose_automatically() {
+  local other fault
+  fault=$(with_backend docker backend_faults)
+  if [ -z "$fault" ]; then
+    BACKEND=docker other=native BACKEND_REASON="an engine and Compose v2 answer"
+  else
+    BACKEND=native other=docker BACKEND_REASON=${fault%%: *}
+  fi
+  [ ! -f "$STATE/$other/applied.env" ] ||
+    BACKEND_REASON="$BACKEND_REASON; earlier data are in the $other backend: MODE=$other"
+}
+
+# Set BACKEND: the one that runs, else what MODE says.
+choose_backend() {
+  local running=''
+  [ ! -f "$STATE/backend" ] || running=$(cat "$STATE/backend")
+  if [ -n "$running" ]; then
+    BACKEND=$running BACKEND_REASON="it runs already"
+    [ "$MODE" = auto ] || [ "$MODE" = "$running" ] ||
+      die "this checkout runs on the $running backend: make down first, then MODE=$MODE"
+  elif [ "$MODE" = auto ]; then
+    choose_automatically
+  else
+    BACKEND=$MODE BACKEND_REASON="MODE=$MODE"
+  fi
+  use_backend "$BACKEND"
+}
+
+# Say why the backend can't run here and return 1, or return 0.
+backend_check() {
+  local faults line
+  faults=$(backend_faults)
+  [ -n "$faults" ] || return 0
+  while IFS= read -r line; do error "$line"; done <<<"$faults"
+  return 1
+}
+
+# What people are shown of backend_states: not what does not start by itself and does not run, and
+# what has no address of its own only when something is wrong with it.
+service_states() {
+  local service state detail
+  while IFS=$'\t' read -r service state detail; do
+    # shellcheck disable=SC2086 # a word for each service
+    case $state in
+      running) is_one_of "$service" $SHOWN || is_optional "$service" || continue ;;
+      stopped) ! is_optional "$service" || continue ;;
+    esac
+    printf '%s\t%s\t%s\n' "$service" "$state" "$detail"
+  done < <(backend_states)
+}

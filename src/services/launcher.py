@@ -1,0 +1,340 @@
+"""Start a server, under supervisor and in its container alike. Standard library only, but for the
+server itself.
+
+Usage: ``python -m src.services.launcher SERVICE`` becomes that server;
+``… check SERVICE`` exits 0 when it answers: a container's healthcheck;
+``… cli ARGUMENT…`` runs ZenML's CLI as the administrator, in its container.
+
+A server gets the settings that ``table.py`` lists for it from its environment or, secrets above
+all, from the file that SERVICE_SETTINGS names: neither ``ps`` nor ``docker inspect`` shows them.
+Where it runs is told by SERVICE_DATA (its folder), and in containers by SERVICE_HOST (the address
+to listen on), DATABASE_HOST (MySQL's; without it, SQLite in its folder) and STORE_HOST.
+"""
+# ruff: noqa: S606
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Given = Mapping[str, str]
+CHECK_TIMEOUT = 3.0  # seconds
+
+
+@dataclass(frozen=True)
+class Start:
+    """What to run, and what it finds in its environment beside the inherited."""
+
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def become(self) -> None:
+        """Replace this process."""
+        os.environ.update(self.environment)
+        os.execvp(self.command[0], self.command)
+
+
+# --- Where things are, decided once ---------------------------------------------------------------
+
+
+def read_settings(environment: Mapping[str, str]) -> Given:
+    """Return what this server was given; the environment wins over the file."""
+    file = environment.get("SERVICE_SETTINGS")
+    lines = Path(file).read_text(encoding="utf-8").splitlines() if file else []
+    return ChainMap(dict(environment), dict(line.split("=", 1) for line in lines if line))
+
+
+def host(given: Given) -> str:
+    """Return the address to listen on."""
+    return given.get("SERVICE_HOST", given["BIND_ADDRESS"])
+
+
+def loopback(given: Given) -> bool:
+    """Tell whether only this machine can reach the server."""
+    return ipaddress.ip_address(given["BIND_ADDRESS"]).is_loopback
+
+
+def store_url(given: Given) -> str:
+    """Return the object store's address as this server reaches it."""
+    if "STORE_HOST" in given:
+        return f"http://{given['STORE_HOST']}"
+    return (
+        f"http://{'localhost' if loopback(given) else given['BIND_ADDRESS']}:{given['MINIO_PORT']}"
+    )
+
+
+def database_url(given: Given, name: str, mysql: str, folder: Path) -> str:
+    """Return a database's address: in MySQL, with the scheme ``mysql``, or SQLite's in a folder."""
+    if "DATABASE_HOST" not in given:
+        return f"sqlite:///{folder}/{name}.db"
+    from urllib.parse import quote
+
+    password = quote(given[f"MYSQL_{name.upper()}_PASSWORD"], safe="")
+    return f"{mysql}://{name}:{password}@{given['DATABASE_HOST']}/{name}"
+
+
+# --- The object store (native) --------------------------------------------------------------------
+
+
+def object_store(given: Given) -> Start:
+    """Return JuiceFS's gateway, after making its volume the first time."""
+    folder = Path(given["SERVICE_DATA"])
+    juicefs = str(Path(sys.executable).with_name("juicefs"))
+    environment = {
+        "HOME": str(folder.absolute()),
+        "GOGC": "50",
+        "MINIO_ROOT_USER": given["MINIO_ROOT_USER"],
+        "MINIO_ROOT_PASSWORD": given["MINIO_ROOT_PASSWORD"],
+    }
+    _make_volume(juicefs, folder, environment)
+    command = [
+        *(juicefs, "--no-agent", "gateway", "--multi-buckets", "--keep-etag", "--object-tag"),
+        *("--object-meta", "--no-usage-report", "--no-banner", "--no-color"),
+        *("--log", str(folder / "gateway.log"), "--cache-dir", str(folder / "cache")),
+        *("--cache-size", "0", "--buffer-size", "64", "--metrics", "127.0.0.1:0"),
+        *("--backup-meta", "0", f"sqlite3://{folder}/meta.db"),
+        f"{host(given)}:{given['MINIO_PORT']}",
+    ]
+    return Start(command, environment)
+
+
+def _make_volume(juicefs: str, folder: Path, environment: Mapping[str, str]) -> None:
+    """Make the volume under another name first: one that was not finished never starts."""
+    import sqlite3
+    import subprocess
+    from contextlib import closing
+
+    if (folder / "meta.db").exists():
+        return
+    for leftover in folder.glob("new.db*"):
+        leftover.unlink()
+    subprocess.run(
+        [
+            *(juicefs, "--no-agent", "format", "--storage", "file"),
+            *("--bucket", f"{folder.absolute()}/data/"),
+            *("--trash-days", "0", "--no-color", f"sqlite3://{folder}/new.db", "store"),
+        ],
+        env=os.environ | environment,
+        check=True,
+    )
+    with closing(sqlite3.connect(folder / "new.db")) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # juicefs leaves all in the log
+    (folder / "new.db").rename(folder / "meta.db")
+
+
+# --- MLflow ---------------------------------------------------------------------------------------
+
+# On SQLite: the foreign keys of MLflow's tables share a name, which MySQL refuses.
+AUTH_SETTINGS = """\
+[mlflow]
+default_permission = READ
+database_uri = sqlite:///{folder}/basic_auth.db
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+"""
+
+
+def mlflow(given: Given) -> Start:
+    """Return MLflow's server. It asks for a sign-in unless only this machine can reach it."""
+    folder = Path(given["SERVICE_DATA"])
+    names = dict.fromkeys(["localhost", "127.0.0.1", "mlflow", given["BIND_ADDRESS"]])
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+        *("--host", host(given), "--port", given["MLFLOW_PORT"]),
+        *("--allowed-hosts", ",".join(f"{name}:*" for name in names)),
+        *("--serve-artifacts", "--artifacts-destination", f"s3://{given['MLFLOW_BUCKET']}"),
+        *("--uvicorn-opts", f"--log-config {folder}/logging.json"),
+    ]
+    environment = {
+        "MLFLOW_BACKEND_STORE_URI": database_url(given, "mlflow", "mysql+pymysql", folder),
+        "MLFLOW_S3_ENDPOINT_URL": store_url(given),
+        "AWS_ACCESS_KEY_ID": given["MLFLOW_S3_ACCESS_KEY"],
+        "AWS_SECRET_ACCESS_KEY": given["MLFLOW_S3_SECRET_KEY"],
+        # Its job workers would take 1.4 GB.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    if not loopback(given):
+        command += ["--app-name", "basic-auth"]
+        config = folder / "basic_auth.ini"
+        config.write_text(AUTH_SETTINGS.format(folder=folder), encoding="utf-8")
+        environment |= {
+            "MLFLOW_AUTH_CONFIG_PATH": str(config),
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": given["MLFLOW_SERVER_SECRET_KEY"],
+            "MLFLOW_AUTH_ADMIN_USERNAME": given["MLFLOW_ADMIN_USERNAME"],
+            "MLFLOW_AUTH_ADMIN_PASSWORD": given["MLFLOW_ADMIN_PASSWORD"],
+        }
+    _write_log_config(folder / "logging.json")
+    return Start(command, environment)
+
+
+def _write_log_config(file: Path) -> None:
+    """Write MLflow's own logging configuration with our filter added."""
+    import importlib.util
+    import json
+
+    import yaml
+
+    spec = importlib.util.find_spec("mlflow")
+    assert spec is not None and spec.origin is not None
+    own = Path(spec.origin).parent / "server" / "uvicorn_log_config.yaml"
+    config = yaml.safe_load(own.read_text(encoding="utf-8"))
+    config["filters"] = {"no_probes": {"()": "src.services.launcher.NoProbes"}}
+    config["handlers"]["access"]["filters"] = ["no_probes"]
+    file.write_text(json.dumps(config), encoding="utf-8")
+
+
+class NoProbes:
+    """A ``logging`` filter that keeps the healthcheck's requests out of the access log."""
+
+    def filter(self, record: object) -> bool:
+        """Return whether to log the record."""
+        return '"GET /health HTTP/1.0"' not in record.getMessage()  # type: ignore[attr-defined]
+
+
+# --- ZenML ----------------------------------------------------------------------------------------
+
+
+def zenml(given: Given) -> Start:
+    """Return ZenML's server, to be run by ``_serve_zenml`` in this process."""
+    folder = Path(given["SERVICE_DATA"]).absolute()
+    return Start(
+        ["zenml.zen_server.zen_server_api:app", host(given), given["ZENML_PORT"]],
+        {
+            "ZENML_STORE_URL": database_url(given, "zenml", "mysql", folder),
+            "ZENML_CONFIG_PATH": given.get("ZENML_CONFIG_PATH", str(folder)),
+            "ZENML_SERVER_DEPLOYMENT_TYPE": "other",
+            "ZENML_SERVER_AUTO_ACTIVATE": "true",
+            "ZENML_DEFAULT_USER_NAME": given["ZENML_ADMIN_USERNAME"],
+            "ZENML_DEFAULT_USER_PASSWORD": given["ZENML_ADMIN_PASSWORD"],
+            "ZENML_SERVER_JWT_SECRET_KEY": given["ZENML_JWT_SECRET_KEY"],
+            "ZENML_SECRETS_STORE_ENCRYPTION_KEY": given["ZENML_ENCRYPTION_KEY"],
+        },
+    )
+
+
+def _serve_zenml(given: Given) -> None:
+    """Serve ZenML and, in a container, the store under the address that clients registered."""
+    import logging
+    import threading
+
+    start = zenml(given)
+    os.environ.update(start.environment)
+    logging.getLogger("uvicorn.access").addFilter(NoProbes())
+    if "STORE_HOST" in given:
+        threading.Thread(target=_forward_forever, args=(given,), daemon=True).start()
+    import uvicorn
+
+    app, address, port = start.command
+    uvicorn.run(app, host=address, port=int(port), server_header=False)
+
+
+def _forward_forever(given: Given) -> None:
+    """Forward ``localhost:<MINIO_PORT>`` to the object store; without it the container ends.
+
+    Clients registered that address with ZenML; here it would lead nowhere, and the dashboard
+    could show neither logs nor visualisations.
+    """
+    import asyncio
+
+    name, _, port = given["STORE_HOST"].partition(":")
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Copy one direction until either end closes."""
+        try:
+            while block := await reader.read(65536):
+                writer.write(block)
+                await writer.drain()
+        except OSError:
+            pass  # a reset: the other direction ends too, once its writer is closed
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection(name, int(port))
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    async def forward() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", int(given["MINIO_PORT"]))
+        await server.serve_forever()
+
+    try:
+        asyncio.run(forward())
+    finally:
+        os._exit(1)
+
+
+def zenml_cli(given: Given, arguments: list[str]) -> Start:
+    """Return ZenML's CLI as the administrator, over the server's API."""
+    return Start(
+        [str(Path(sys.executable).with_name("zenml")), *arguments],
+        {
+            "ZENML_STORE_URL": f"http://localhost:{given['ZENML_PORT']}",
+            "ZENML_STORE_USERNAME": given["ZENML_ADMIN_USERNAME"],
+            "ZENML_STORE_PASSWORD": given["ZENML_ADMIN_PASSWORD"],
+            "ZENML_CONFIG_PATH": "/tmp/zenml-cli",  # noqa: S108 - the container's own memory
+        },
+    )
+
+
+# --- Running --------------------------------------------------------------------------------------
+
+SERVERS: dict[str, Callable[[Given], Start]] = {
+    "object-store": object_store,
+    "mlflow": mlflow,
+    "zenml": zenml,
+}
+# A container's healthcheck: what to GET, from which port, and others that must be open.
+PROBES = {
+    "mlflow": ("/health", "MLFLOW_PORT"),
+    "zenml": ("/health", "ZENML_PORT", "MINIO_PORT"),
+}
+
+
+def check(given: Given, service: str) -> int:
+    """Return 0 when a server answers in its container; cheap, since it runs every few seconds."""
+    import socket
+
+    path, *settings = PROBES[service]
+    first, *others = (int(given[setting]) for setting in settings)
+    with socket.create_connection(("127.0.0.1", first), CHECK_TIMEOUT) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        answer = connection.recv(64)
+    for other in others:
+        socket.create_connection(("127.0.0.1", other), CHECK_TIMEOUT).close()
+    return int(answer.split(b" ")[1:2] != [b"200"])
+
+
+def _empty(folder: str) -> None:
+    """Make the folder for temporary files, without what a killed server left there."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(folder).mkdir(exist_ok=True)
+
+
+def main(what: str, *arguments: str) -> int:
+    """Run the command line described above."""
+    given = read_settings(os.environ)
+    if what == "check":
+        return check(given, *arguments)
+    if what == "cli":
+        zenml_cli(given, list(arguments)).become()
+    if "SERVICE_HOST" in given:
+        _empty(os.environ["TMPDIR"])
+    if what == "zenml":
+        _serve_zenml(given)
+    else:
+        SERVERS[what](given).become()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,134 @@
+"""How the servers are started, natively and in containers, by one piece of code."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from src.services import launcher
+from src.services.launcher import SERVERS, Start
+from src.services.table import SERVICES
+from src.settings import Settings
+
+CONTAINER = {
+    "SERVICE_HOST": "0.0.0.0",
+    "SERVICE_DATA": "/data",
+    "DATABASE_HOST": "mysql:3306",
+    "STORE_HOST": "object-store:9000",
+}
+LAUNCHED = [service for service in SERVICES if service.name in SERVERS]
+
+Launch = Callable[..., Start]
+
+
+@pytest.fixture
+def launch(
+    make_settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Launch:
+    """Return what starts a server: by name, from exactly the settings that the table lists."""
+    monkeypatch.setattr(launcher, "_make_volume", lambda *_: None)
+
+    def launch(name: str, *, place: dict[str, str] | None = None, **changes: object) -> Start:
+        (service,) = [service for service in SERVICES if service.name == name]
+        settings = make_settings(**changes)
+        given = {setting: str(getattr(settings, setting.lower())) for setting in service.settings}
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        given |= {"SERVICE_DATA": str(folder)} if place is None else place
+        return SERVERS[name](given)
+
+    return launch
+
+
+@pytest.mark.parametrize("service", LAUNCHED, ids=lambda service: service.name)
+def test_the_table_lists_all_that_a_server_is_started_with(service: object, launch: Launch) -> None:
+    assert launch(service.name).command  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", [service.name for service in LAUNCHED])
+def test_no_secret_stands_in_a_command_line(
+    name: str, launch: Launch, valid: dict[str, str]
+) -> None:
+    secrets = [value for key, value in valid.items() if key.endswith(("_PASSWORD", "_KEY"))]
+    line = " ".join(launch(name, bind_address="192.168.1.20").command)
+    assert not [secret for secret in secrets if len(secret) > 20 and secret in line]
+
+
+def test_the_servers_listen_on_the_settings_address_and_ports(launch: Launch) -> None:
+    zenml = launch("zenml", bind_address="192.168.1.20", zenml_port=8181)
+    assert zenml.command[1:] == ["192.168.1.20", "8181"]
+    mlflow = " ".join(launch("mlflow", bind_address="192.168.1.20", mlflow_port=5001).command)
+    assert "--host 192.168.1.20 --port 5001" in mlflow
+    store = launch("object-store", bind_address="192.168.1.20")
+    assert store.command[-1] == "192.168.1.20:9000"
+
+
+def test_mlflow_asks_for_a_sign_in_only_where_others_can_reach_it(
+    launch: Launch, tmp_path: Path
+) -> None:
+    alone = launch("mlflow")
+    assert "basic-auth" not in alone.command
+    assert "MLFLOW_AUTH_ADMIN_PASSWORD" not in alone.environment
+    shared = launch("mlflow", bind_address="192.168.1.20")
+    assert shared.command[-2:] == ["--app-name", "basic-auth"]
+    config = Path(shared.environment["MLFLOW_AUTH_CONFIG_PATH"])
+    assert f"sqlite:///{tmp_path / 'mlflow'}/basic_auth.db" in config.read_text()
+
+
+def test_natively_the_databases_are_files_and_the_store_is_where_clients_find_it(
+    launch: Launch, tmp_path: Path
+) -> None:
+    mlflow = launch("mlflow").environment
+    assert mlflow["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path / 'mlflow'}/mlflow.db"
+    assert mlflow["MLFLOW_S3_ENDPOINT_URL"] == "http://localhost:9000"
+    wide = launch("mlflow", bind_address="192.168.1.20").environment
+    assert wide["MLFLOW_S3_ENDPOINT_URL"] == "http://192.168.1.20:9000"
+    zenml = launch("zenml").environment
+    assert zenml["ZENML_STORE_URL"] == f"sqlite:///{tmp_path / 'zenml'}/zenml.db"
+    assert zenml["ZENML_CONFIG_PATH"] == str(tmp_path / "zenml")
+
+
+def test_in_containers_they_are_mysql_and_the_store_beside(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "_write_log_config", lambda file: None)
+    place = CONTAINER | {"ZENML_CONFIG_PATH": "/tmp/zenml"}
+    mlflow = launch("mlflow", place=place, mysql_mlflow_password="pass:word@1")
+    address = "mysql+pymysql://mlflow:pass%3Aword%401@mysql:3306/mlflow"
+    assert mlflow.environment["MLFLOW_BACKEND_STORE_URI"] == address
+    assert mlflow.environment["MLFLOW_S3_ENDPOINT_URL"] == "http://object-store:9000"
+    assert "0.0.0.0" in mlflow.command
+    zenml = launch("zenml", place=place)
+    assert zenml.environment["ZENML_STORE_URL"].startswith("mysql://zenml:")
+    assert zenml.environment["ZENML_CONFIG_PATH"] == "/tmp/zenml"
+
+
+def test_the_environment_wins_over_the_file_of_settings(tmp_path: Path) -> None:
+    file = tmp_path / "zenml.env"
+    file.write_text("ZENML_PORT=1\nZENML_ADMIN_PASSWORD=a=b\n")
+    given = launcher.read_settings({"SERVICE_SETTINGS": str(file), "ZENML_PORT": "2"})
+    assert given["ZENML_PORT"] == "2"
+    assert given["ZENML_ADMIN_PASSWORD"] == "a=b"
+
+
+def test_a_volume_that_was_not_finished_is_made_from_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def make(command: list[str], **_: object) -> None:
+        asked.append(command)
+        assert not (tmp_path / "new.db").exists()
+        (tmp_path / "new.db").touch()
+        if len(asked) == 1:
+            raise subprocess.CalledProcessError(-9, "juicefs")
+
+    monkeypatch.setattr(subprocess, "run", make)
+    with pytest.raises(subprocess.CalledProcessError):
+        launcher._make_volume("juicefs", tmp_path, {})
+    assert not (tmp_path / "meta.db").exists()
+    for _ in range(2):
+        launcher._make_volume("juicefs", tmp_path, {})
+    assert (tmp_path / "meta.db").exists()
+    assert len(asked) == 2
