@@ -1,4 +1,5 @@
 # The native backend: what supervisor is given.
+# shellcheck disable=SC2016 # variables of the scripts under test
 
 setup() {
   load helper
@@ -105,7 +106,7 @@ configured() {
   run -1 native 'echo one | install_file "a file" 600'
   run -0 native 'echo two | install_file "a file" 600'
   [ "$(cat 'a file')" = two ]
-  [ "$(ls -A | grep -c new)" = 0 ]
+  [ ! -e '.a file.new' ]
 }
 
 @test "a file that can't be written is an error, not one that has not changed" {
