@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
-PORTS = ("ZENML_PORT", "MLFLOW_PORT", "MINIO_PORT", "MINIO_CONSOLE_PORT")
+PORTS = re.findall(r"(?m)^(\w+_PORT)=", (ROOT / ".env.example").read_text())
 
 
 @dataclass
