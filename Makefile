@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 # A mistyped variable would be ignored without a word: EPOCH=50 for EPOCHS=50.
 KNOWN := $(shell sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' .env.example) \
-  EPOCHS IMGSZ BATCH SEED FORCE GRID JOBS RUN REASON SOURCE SERVICE LINES FOLLOW \
+  EPOCHS IMGSZ BATCH SEED FORCE DEBUG GRID JOBS RUN REASON SOURCE SERVICE LINES FOLLOW \
   RAY_ADDRESS RAY_PORT NODE_ADDRESS CPUS ONLY FIX UV PYTHON VENV SHELL
 UNKNOWN := $(filter-out $(KNOWN),$(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(v))))
 ifneq ($(UNKNOWN),)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from src.errors import explain, in_short
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,14 @@ class Failed:
     """A run that ended with an error."""
 
     reason: str
+    trace: str = field(default="", compare=False)  # of an error that nobody has foreseen
+
+    @classmethod
+    def from_error(cls, error: BaseException) -> Self:
+        """Return what to say of an error, which may not survive the way to another process."""
+        if reason := explain(error):
+            return cls(reason)
+        return cls(in_short(error), "".join(traceback.format_exception(error)))
 
 
 @dataclass(frozen=True)
@@ -39,3 +51,13 @@ class Stopped:
 
 
 Outcome = Finished | Failed | Stopped
+
+
+def outcome_of(run: Callable[[], Finished]) -> Outcome:
+    """Run a cell; whatever goes wrong is its own outcome, and must not end the others."""
+    try:
+        return run()
+    except KeyboardInterrupt:
+        return Stopped()
+    except Exception as error:  # noqa: BLE001
+        return Failed.from_error(error)
