@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run the training pipeline: once, or for every cell of the grid.
 # Usage: run-pipeline.sh baseline|grid
-# Variables: EPOCHS, IMGSZ, BATCH, SEED (in place of the recipe's), FORCE=1 (without the cache);
+# Variables: EPOCHS, IMGSZ, BATCH, SEED (in place of the recipe's; read by the pipeline's command
+# line, like RAY_ADDRESS), FORCE=1 (without the cache);
 # for the grid GRID (a file in place of the shipped one), JOBS (cells side by side) and RAY_ADDRESS
 # (host:port of a Ray cluster to run on, see start-ray-node.sh)
 set -Eeuo pipefail
@@ -11,8 +12,7 @@ main() {
   require_setup
   if [ "$1" = grid ]; then set -- grid ${GRID:+--grid "$GRID"} ${JOBS:+--jobs "$JOBS"}; fi
   exec "$PYTHON_BIN" -m "src.zenml_pipelines.run_yolo_pipeline_$1" \
-    ${EPOCHS:+--epochs "$EPOCHS"} ${IMGSZ:+--imgsz "$IMGSZ"} ${BATCH:+--batch "$BATCH"} \
-    ${SEED:+--seed "$SEED"} ${FORCE:+--force} "${@:2}"
+    ${FORCE:+--force} "${@:2}"
 }
 
 main "$@"

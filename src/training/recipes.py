@@ -1,27 +1,27 @@
 """Training recipes and grids: read from ``configs/``, overridden, checked before anything runs.
 
 A recipe is a flat mapping of Ultralytics' training arguments; a grid is a recipe shared by all
-cells (``base``), for each argument that varies its values (``grid``), and optionally ``seeds`` to
-train every cell with.
+cells (``base``: a mapping, or the name of a recipe's file beside the grid's), for each argument
+that varies its values (``grid``), and optionally ``seeds`` to train every cell with.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from src.errors import UserError
+from src.errors import UserError, file_fault
 from src.settings import ROOT
 
 Recipe = dict[str, Any]
 
-REQUIRED = ("epochs", "imgsz", "batch", "seed")
-LEAST = {"epochs": 1, "imgsz": 1, "batch": 1, "seed": 0}
+# What every recipe says and every command can override, with its least value.
+OVERRIDES = {"epochs": 1, "imgsz": 1, "batch": 1, "seed": 0}
 STRIDE = 32  # px; YOLOv8 halves the image five times
 RUN_PREFIX = "zenml_yolo_tiny"
 # What the trainer itself decides, or what is not about training.
@@ -41,7 +41,6 @@ class Cell:
 
     run_name: str
     recipe: Recipe
-    group: str = ""  # the run name without its seed: what is compared
 
     @property
     def cost(self) -> float:
@@ -50,9 +49,13 @@ class Cell:
 
 
 def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
-    """Read a recipe, let ``overrides`` win, and check it; raises ``RecipeError``."""
+    """Read a recipe, let ``overrides`` win, and prove that Ultralytics will take it.
+
+    Raises:
+        RecipeError: Naming each missing, unknown or reserved argument and each wrong value.
+    """
     recipe = _mapping(path) | dict(overrides)
-    check_recipe(recipe, path)
+    _raise(_faults(recipe), path)
     return recipe
 
 
@@ -65,8 +68,13 @@ def read_grid(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
     surplus = content.keys() - {"base", "grid", "seeds"}
     axes = content.get("grid")
     base = content.get("base") or {}
+    if isinstance(base, str):
+        base = _base(path, base)
     if surplus or not isinstance(axes, dict) or not axes or not isinstance(base, dict):
-        raise RecipeError(f"{_shown(path)}: write `base:` (arguments) and `grid:` (argument: list)")
+        raise RecipeError(
+            f"{_shown(path)}: write `base:` (arguments, or a recipe's file) and `grid:` "
+            "(argument: list)"
+        )
     empty = [axis for axis, values in axes.items() if not isinstance(values, list) or not values]
     if empty:
         raise RecipeError(f"{_shown(path)}: {', '.join(empty)}: write a list of values")
@@ -84,8 +92,8 @@ def read_grid(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
     _raise([fault for recipe, _ in recipes for fault in _faults(recipe)], path)
     cells = []
     for recipe, seed in recipes:
-        group = cell_name(recipe, {axis: recipe[axis] for axis in axes})
-        cells.append(Cell(group + (f"_s{seed}" if len(seeds) > 1 else ""), recipe, group))
+        name = cell_name(recipe, {axis: recipe[axis] for axis in axes})
+        cells.append(Cell(name + (f"_s{seed}" if len(seeds) > 1 else ""), recipe))
     names = [cell.run_name for cell in cells]
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins:
@@ -99,28 +107,35 @@ def cell_name(recipe: Recipe, varied: Mapping[str, Any]) -> str:
     return f"{RUN_PREFIX}_e{recipe['epochs']}_{recipe['imgsz']}{others}"
 
 
-def check_recipe(recipe: Recipe, path: Path) -> None:
-    """Prove that Ultralytics will take every argument.
-
-    Raises:
-        RecipeError: Naming each missing, unknown or reserved argument and each wrong value.
-    """
-    _raise(_faults(recipe), path)
+def as_given(text: str) -> int | str:
+    """Return an override as a recipe holds it; one that is no number is a fault of the recipe."""
+    return int(text) if text.isdecimal() else text
 
 
-def _faults(recipe: Recipe) -> list[str]:
+def _base(path: Path, name: str) -> Recipe:
+    """Read the recipe that a grid names; what it lacks may come from the grid."""
+    file = path.parent / name
+    try:
+        base = _mapping(file)
+        _raise(_faults(base, required=()), file)
+    except RecipeError as error:
+        raise RecipeError(f"{_shown(path)}: base: {error}") from None
+    return base
+
+
+def _faults(recipe: Recipe, required: Collection[str] = OVERRIDES.keys()) -> list[str]:
     from ultralytics.cfg import check_cfg  # 2 s, and needed by every training anyway
     from ultralytics.utils import DEFAULT_CFG_DICT
 
-    faults = [f"{name} is missing" for name in REQUIRED if name not in recipe]
+    faults = [f"{name} is missing" for name in required if name not in recipe]
     for name, value in recipe.items():
         if name in RESERVED:
             faults.append(f"{name} is set by the trainer")
         elif name not in DEFAULT_CFG_DICT:
             faults.append(f"{name} is no training argument of Ultralytics")
-        elif name in LEAST:
-            if not isinstance(value, int) or isinstance(value, bool) or value < LEAST[name]:
-                faults.append(f"{name}={value}: a whole number from {LEAST[name]}")
+        elif name in OVERRIDES:
+            if not isinstance(value, int) or isinstance(value, bool) or value < OVERRIDES[name]:
+                faults.append(f"{name}={value}: a whole number from {OVERRIDES[name]}")
             elif name == "imgsz" and value % STRIDE:
                 near = max(STRIDE, round(value / STRIDE) * STRIDE)
                 faults.append(f"imgsz={value} is no multiple of {STRIDE}: try {near}")
@@ -141,8 +156,8 @@ def _raise(faults: list[str], path: Path) -> None:
 def _mapping(path: Path) -> Recipe:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"{_shown(path)}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{_shown(path)}: {file_fault(error)}") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{_shown(path)} is no YAML: {error}") from None
     if not isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""What the baseline's and the grid's commands share: arguments, checks, one clear error."""
+"""What the baseline's and the grid's commands share: arguments and checks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from typing import Any
 from src.client import use_stack
 from src.datasets import DatasetError, manifest
 from src.datasets.versioning import Versions
-from src.errors import UserError
-from src.inputs import Inputs, InputsError, settle
+from src.errors import UserError, run_command
+from src.inputs import Inputs, settle
 from src.services.health import check_all
-from src.settings import Settings, SettingsError, load_settings
-from src.training.recipes import RecipeError
+from src.settings import Settings, load_settings
+from src.training.recipes import OVERRIDES, as_given
 from src.zenml_pipelines.runs import runs_folder
-
-OVERRIDES = ("epochs", "imgsz", "batch", "seed")
 
 
 class NotReady(UserError):
@@ -43,31 +41,28 @@ class Job:
 def run(command: Callable[[Job], int], description: str, *, for_grid: bool = False) -> int:
     """Parse the arguments, prove that servers and data are ready, and run ``command``.
 
-    Returns:
-        The command's exit status, 1 for an error that a person can mend, 130 after Ctrl-C.
+    An override comes as an argument, or as make hands it on: as a variable of the environment.
     """
     parser = argparse.ArgumentParser(description=description)
     for name in OVERRIDES:
-        parser.add_argument(f"--{name}", type=int, help=f"in place of the recipe's {name}")
+        parser.add_argument(
+            f"--{name}",
+            type=as_given,
+            default=os.environ.get(name.upper()) or None,
+            help=f"in place of the recipe's {name}",
+        )
     parser.add_argument("--force", action="store_true", help="train anew, without the cache")
     if for_grid:
         parser.add_argument("--grid", help="a grid's file in place of the shipped one")
         parser.add_argument("--jobs", type=_positive, help="cells to run side by side")
-    try:
-        return command(_job(parser.parse_args()))
-    except (DatasetError, InputsError, NotReady, RecipeError, SettingsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: the same command carries on", file=sys.stderr)
-        return 130
+    arguments = parser.parse_args()
+    return run_command(lambda: command(_job(arguments)))
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("a whole number from 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1")
+    return int(text)
 
 
 def _job(arguments: argparse.Namespace) -> Job:

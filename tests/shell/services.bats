@@ -113,11 +113,11 @@ setup() {
 }
 
 @test "the pipeline is given what make was given" {
-  write_script .venv/bin/python <<<'printf "%s\n" "$*"'
-  EPOCHS=5 IMGSZ=416 FORCE=1 run -0 scripts/run-pipeline.sh baseline
-  [ "$output" = '-m src.zenml_pipelines.run_yolo_pipeline_baseline --epochs 5 --imgsz 416 --force' ]
+  write_script .venv/bin/python <<<'printf "%s\n" "$* EPOCHS=${EPOCHS:-}"'
+  EPOCHS=5 FORCE=1 run -0 scripts/run-pipeline.sh baseline
+  [ "$output" = '-m src.zenml_pipelines.run_yolo_pipeline_baseline --force EPOCHS=5' ]
   run -0 scripts/run-pipeline.sh grid
-  [ "$output" = '-m src.zenml_pipelines.run_yolo_pipeline_grid' ]
+  [ "$output" = '-m src.zenml_pipelines.run_yolo_pipeline_grid EPOCHS=' ]
 }
 
 @test "scripts run from any folder" {

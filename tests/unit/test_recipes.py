@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from src.settings import ROOT
-from src.training.recipes import RecipeError, read_grid, read_recipe
+from src.training.recipes import OVERRIDES, RecipeError, as_given, read_grid, read_recipe
 
 RECIPE = {"epochs": 3, "imgsz": 320, "batch": 8, "seed": 0}
 AXES = {"epochs": [3, 5], "imgsz": [320, 416]}
@@ -122,6 +122,30 @@ def test_a_missing_file_is_one_clear_error(tmp_path: Path) -> None:
         read_recipe(tmp_path / "recipe.yaml", {})
 
 
+def test_a_folder_is_one_clear_error(tmp_path: Path) -> None:
+    for read in (read_recipe, read_grid):
+        with pytest.raises(RecipeError, match="a folder, where a file is wanted"):
+            read(tmp_path, {})
+
+
+def test_a_file_that_is_not_utf_8_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(b"epochs: \xff")
+    for read in (read_recipe, read_grid):
+        with pytest.raises(RecipeError, match=r"recipe\.yaml: not UTF-8 text \(byte 8\)"):
+            read(tmp_path / "recipe.yaml", {})
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+@pytest.mark.parametrize("text", ["three", "1.5", "-1", "1e3", "0x10", " 3"])
+def test_an_override_is_checked_as_the_files_values_are(write: Write, name: str, text: str) -> None:
+    (fault,) = recipe_faults(write(RECIPE), **{name: as_given(text)})
+    assert fault == f"{name}={text}: a whole number from {OVERRIDES[name]}"
+
+
+def test_an_override_that_is_a_number_is_taken_as_one(write: Write) -> None:
+    assert read_recipe(write(RECIPE), {"epochs": as_given("010")})["epochs"] == 10
+
+
 def test_the_cells_are_the_labs(write: Write) -> None:
     cells = read_grid(write(grid()), {})
     assert [cell.run_name for cell in cells] == [
@@ -161,9 +185,9 @@ def test_an_axis_wins_over_the_base(write: Write) -> None:
 
 def test_several_seeds_train_every_cell_with_each(write: Write) -> None:
     cells = read_grid(write(grid({"epochs": [3]}, imgsz=320) | {"seeds": [0, 1]}), {})
-    assert [(cell.run_name, cell.group, cell.recipe["seed"]) for cell in cells] == [
-        ("zenml_yolo_tiny_e3_320_s0", "zenml_yolo_tiny_e3_320", 0),
-        ("zenml_yolo_tiny_e3_320_s1", "zenml_yolo_tiny_e3_320", 1),
+    assert [(cell.run_name, cell.recipe["seed"]) for cell in cells] == [
+        ("zenml_yolo_tiny_e3_320_s0", 0),
+        ("zenml_yolo_tiny_e3_320_s1", 1),
     ]
 
 
@@ -217,3 +241,99 @@ def test_the_faults_of_all_cells_come_at_once(write: Write) -> None:
 def test_the_shipped_recipes_are_valid(suffix: str) -> None:
     read_recipe(ROOT / f"configs/baseline{suffix}.yaml", {})
     assert len(read_grid(ROOT / f"configs/grid{suffix}.yaml", {})) == 4
+
+
+PRETRAINED = {
+    "batch": 8,
+    "nbs": 8,
+    "optimizer": "AdamW",
+    "lr0": 0.0002,
+    "cos_lr": True,
+    "warmup_epochs": 1,
+    "warmup_bias_lr": 0,
+    "freeze": 10,
+    "mosaic": 0,
+    "cache": "ram",
+}
+FROM_SCRATCH = {
+    "batch": 4,
+    "nbs": 4,
+    "optimizer": "AdamW",
+    "lr0": 0.002,
+    "cos_lr": True,
+    "warmup_epochs": 0.5,
+    "mosaic": 0,
+    "scale": 0.1,
+    "hsv_h": 0,
+    "hsv_s": 0,
+    "hsv_v": 0,
+    "cache": "ram",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "shared", "epochs", "sizes", "seeds"),
+    [
+        ("grid", PRETRAINED, (3, 5), (320, 416), (0,)),
+        ("grid_scratch", FROM_SCRATCH, (8, 20), (128, 192), (0,)),
+        ("grid_seeds", PRETRAINED, (3, 5), (416,), (0, 1, 2)),
+    ],
+)
+def test_the_shipped_grids_train_what_they_always_have(
+    name: str,
+    shared: dict[str, object],
+    epochs: tuple[int, ...],
+    sizes: tuple[int, ...],
+    seeds: tuple[int, ...],
+) -> None:
+    cells = read_grid(ROOT / f"configs/{name}.yaml", {})
+    assert [cell.recipe for cell in cells] == [
+        shared | {"epochs": e, "imgsz": size, "seed": seed}
+        for e in epochs
+        for size in sizes
+        for seed in seeds
+    ]
+
+
+class TestBase:
+    """A grid that names its base recipe."""
+
+    def grid(self, folder: Path, base: object, recipe: object = RECIPE) -> Path:
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        (folder / "grids").mkdir()
+        file = folder / "grids" / "grid.yaml"
+        file.write_text(yaml.safe_dump({"base": base, "grid": {"epochs": [1, 2]}}))
+        return file
+
+    def test_it_is_a_file_beside_the_grids(self, tmp_path: Path) -> None:
+        cells = read_grid(self.grid(tmp_path, "../recipe.yaml"), {"seed": 7})
+        assert [cell.recipe for cell in cells] == [
+            RECIPE | {"epochs": e, "seed": 7} for e in (1, 2)
+        ]
+
+    def test_what_it_lacks_may_come_from_the_grid(self, tmp_path: Path) -> None:
+        recipe = {name: value for name, value in RECIPE.items() if name != "epochs"}
+        assert len(read_grid(self.grid(tmp_path, "../recipe.yaml", recipe), {})) == 2
+
+    @pytest.mark.parametrize(
+        ("name", "fault"),
+        [
+            ("nowhere.yaml", "nowhere.yaml: no such file"),
+            ("../grids", "a folder, where a file is wanted"),
+            ("grid.yaml", "grid is no training argument"),
+            ("../latin.yaml", "latin.yaml: not UTF-8 text"),
+            ("../list.yaml", "list.yaml: write `argument: value` lines"),
+        ],
+    )
+    def test_a_bad_reference_is_one_clear_error(
+        self, tmp_path: Path, name: str, fault: str
+    ) -> None:
+        (tmp_path / "latin.yaml").write_bytes(b"epochs: \xff")
+        (tmp_path / "list.yaml").write_text("[1]")
+        said = grid_fault(self.grid(tmp_path, name))
+        assert "grid.yaml: base: " in said
+        assert fault in said
+
+    def test_a_fault_of_the_recipe_names_its_file(self, tmp_path: Path) -> None:
+        said = grid_fault(self.grid(tmp_path, "../recipe.yaml", RECIPE | {"epoch": 3}))
+        assert "recipe.yaml: epoch is no training argument" in said
