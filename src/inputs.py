@@ -191,7 +191,10 @@ def _checked(weights: Path, known: Inputs | None) -> str:
     from ultralytics import YOLO  # 2 s, paid only for weights not seen before
 
     try:
-        task = YOLO(weights).task
+        yolo = YOLO(weights)
+        if yolo.ckpt is None:  # it takes a file of any other name without looking into it
+            raise TypeError("no checkpoint")
+        task = yolo.task
     except Exception as error:
         if weights.parent == DOWNLOADS:
             weights.unlink()  # so that the next try downloads it anew

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from src.client import use_stack
+from src.errors import UserError
 from src.settings import load_settings
 from src.training.recipes import Recipe
 from src.training.trainer import WATCH, Metrics, Training, train
@@ -20,6 +23,33 @@ ARTIFACTS = (
     "results.csv",
     "weights/best.pt",
 )
+
+
+class ExperimentDeletedError(UserError):
+    """The experiment was deleted in MLflow; the message says how to bring it back."""
+
+
+@contextmanager
+def naming_deleted_experiment(name: str) -> Iterator[None]:
+    """Raise ``ExperimentDeletedError`` where MLflow refuses because ``name`` was deleted.
+
+    MLflow's own messages lack the id, which is needed to restore it.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        use_stack(load_settings())  # anew: ZenML's tracker takes its variables away
+        found = MlflowClient().get_experiment_by_name(name)
+        if found is None or found.lifecycle_stage != "deleted":
+            raise
+        raise ExperimentDeletedError(
+            f"the experiment {name} was deleted in MLflow: bring it back with "
+            "scripts/run-client.sh mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}"
+        ) from error
 
 
 def track(

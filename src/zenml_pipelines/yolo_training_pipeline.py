@@ -12,12 +12,14 @@ from typing import Any
 
 from zenml import log_metadata, pipeline
 from zenml.client import Client
-from zenml.enums import ExecutionStatus
+from zenml.enums import ExecutionMode, ExecutionStatus
+from zenml.exceptions import RunInterruptedException
 from zenml.logger import ZenMLConsoleHandler
 
 from src.inputs import Inputs
 from src.settings import load_settings
 from src.training.recipes import Cell
+from src.training.tracking import EXPERIMENT, naming_deleted_experiment
 from src.training.trainer import WATCH
 from src.zenml_pipelines.outcome import Finished
 from src.zenml_pipelines.recovery import mark_ended
@@ -28,7 +30,7 @@ from src.zenml_steps.eval_steps import summarize_yolo_experiment
 from src.zenml_steps.train_steps import train_yolo_tiny
 
 
-@pipeline
+@pipeline(execution_mode=ExecutionMode.FAIL_FAST)  # raises a step's own error
 def yolo_training_pipeline(
     dataset_md5: str, run_name: str, recipe: dict[str, Any], weights_sha256: str
 ) -> None:
@@ -67,15 +69,17 @@ def run_cell(
     )
     with claim(load_settings(), name):
         try:
-            run = configured(
-                dataset_md5=dataset_md5,
-                run_name=cell.run_name,
-                recipe=cell.recipe,
-                weights_sha256=inputs.weights_sha256,
-            )
+            with naming_deleted_experiment(EXPERIMENT):
+                run = configured(
+                    dataset_md5=dataset_md5,
+                    run_name=cell.run_name,
+                    recipe=cell.recipe,
+                    weights_sha256=inputs.weights_sha256,
+                )
         except BaseException as error:
             # While a step runs, ZenML turns SIGINT into a failure of the step.
-            if isinstance(error, KeyboardInterrupt) or WATCH.stopped():
+            interrupted = isinstance(error, KeyboardInterrupt | RunInterruptedException)
+            if interrupted or WATCH.stopped():
                 mark_ended(name, ExecutionStatus.STOPPED, "KILLED")
                 raise KeyboardInterrupt from error
             raise
@@ -104,5 +108,11 @@ def _narrate_less() -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, ZenMLConsoleHandler):
             handler.setLevel(logging.WARNING)
+            handler.addFilter(_not_a_failed_step)
     # It tries to switch off autologging in frameworks that are not installed, and warns.
     logging.getLogger("zenml.integrations.mlflow").setLevel(logging.ERROR)
+
+
+def _not_a_failed_step(record: logging.LogRecord) -> bool:
+    """Keep what `run_cell` raises from being said twice, with a traceback."""
+    return not (record.levelno >= logging.ERROR and record.name.startswith("zenml.orchestrators."))

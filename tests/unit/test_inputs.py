@@ -36,11 +36,13 @@ class Network:
 
 
 def stub_yolo(weights: Path) -> SimpleNamespace:
-    """Load a checkpoint whose first word is its task; no other loads."""
+    """Load a checkpoint whose first word is its task; a file of another name is not looked into."""
+    if Path(weights).suffix != ".pt":
+        return SimpleNamespace(task="detect", ckpt=None)
     task = Path(weights).read_text().split()[0]
     if task not in ("detect", "classify"):
         raise TypeError("not a loadable checkpoint")
-    return SimpleNamespace(task=task)
+    return SimpleNamespace(task=task, ckpt={"model": task})
 
 
 @pytest.fixture(autouse=True)
@@ -198,13 +200,14 @@ def test_weights_that_are_no_detector_are_an_error(
     assert checkpoint.is_file()
 
 
+@pytest.mark.parametrize("name", ["my weights.pt", "README.md", "no-suffix"])
 def test_the_real_loader_refuses_garbage(
-    make_settings: MakeSettings, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.delitem(sys.modules, "ultralytics")
-    checkpoint.write_text("garbage")
+    (tmp_path / name).write_text("garbage")
     with pytest.raises(InputsError, match="does not load as a YOLO checkpoint"):
-        settle(make_settings(weights=str(checkpoint)))
+        settle(make_settings(weights=str(tmp_path / name)))
 
 
 def test_a_download_that_does_not_load_is_fetched_anew_next_time(
