@@ -12,6 +12,10 @@ from src.datasets import CLASSES, FOLDER, SPLITS, DatasetError
 from src.inputs import Kind
 
 FILE = "manifest.json"
+# What must be said beside every score, by the kind of the data set.
+NOTICES = {
+    "synthetic": "Drawn people, not photos: these scores say nothing about real pictures.",
+}
 
 
 class Manifest(BaseModel):

@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from src.training.recipes import RUN_PREFIX
+
 DPI = 150
 FRONT, OTHER = "#0b5cad", "#9aa5b4"
 
@@ -128,7 +130,7 @@ def _ordered(values: set[str]) -> list[str]:
 
 
 def _short(name: str) -> str:
-    return name.removeprefix("zenml_yolo_tiny_")
+    return name.removeprefix(f"{RUN_PREFIX}_")
 
 
 def _finish(

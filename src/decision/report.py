@@ -18,18 +18,19 @@ from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 
 from src.champion import registry
+from src.datasets.manifest import NOTICES
 from src.decision import gate, plots
 from src.decision.statistics import Grid, ReportedCell, ReportedRun, analyse, points, varying
 from src.errors import UserError
 from src.settings import ROOT, Settings
-from src.training.tracking import EXPERIMENT
+from src.training.tracking import EXPERIMENT, naming_deleted_experiment
 from src.training.trainer import SCORES
+from src.zenml_pipelines.runs import GRID_TAG, grid_of, run_name_of
 
 REPORTS = ROOT / "reports"
 TEMPLATES = REPORTS / "templates"
 TEMPLATE = "decision_template_zenml.md"
 REPORTS_EXPERIMENT = f"{EXPERIMENT}_reports"
-GRID_TAG = "grid-"
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>
@@ -73,7 +74,7 @@ def latest_grid(settings: Settings) -> Grid:
     ):
         run_id = run.run_metadata.get("mlflow_run_id")
         if not isinstance(run_id, str):
-            failed.append(run.name.rsplit("-", 3)[0])
+            failed.append(run_name_of(run.name))
             continue
         tracked = MlflowClient().get_run(run_id)
         url = f"{settings.mlflow_url}/#/experiments/{tracked.info.experiment_id}/runs/{run_id}"
@@ -81,8 +82,8 @@ def latest_grid(settings: Settings) -> Grid:
         cells.setdefault(tested.cell, []).append(tested)
     if not cells:
         raise ReportError(f"no run of {newest} has finished: make grid")
-    name = newest.removeprefix(GRID_TAG).rsplit("-", 2)[0]
-    return Grid(name, [ReportedCell(cell, runs) for cell, runs in sorted(cells.items())], failed)
+    found = [ReportedCell(cell, runs) for cell, runs in sorted(cells.items())]
+    return Grid(grid_of(newest), found, failed)
 
 
 def draw(grid: Grid, folder: Path) -> None:
@@ -132,9 +133,6 @@ def write(grid: Grid, verdict: gate.Verdict, folder: Path, today: date) -> None:
         for name, value in grid.cells[0].params.items()
         if name not in (*varying(grid.cells), "seed", "model")
     }
-    notices = []
-    if origin["dataset"] == "synthetic":
-        notices.append("Drawn people, not photos: these scores say nothing about real pictures.")
     templates = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True,
         autoescape=False,  # noqa: S701 - Markdown; the conversion to HTML escapes
@@ -146,7 +144,8 @@ def write(grid: Grid, verdict: gate.Verdict, folder: Path, today: date) -> None:
         seeds=max(len(cell.runs) for cell in grid.cells),
         cells=[ReportedCell(c.name, c.runs, best=c is grid.best) for c in grid.cells],
         failed=grid.failed,
-        notices=notices,
+        notice=NOTICES.get(origin["dataset"]),
+        scores=SCORES,
         origin=origin,
         shared=", ".join(f"{name}={value}" for name, value in sorted(shared.items())),
         analysis=analyse(grid),
@@ -178,7 +177,8 @@ def log(grid: Grid, verdict: gate.Verdict, folder: Path) -> None:
     from zenml import save_artifact
     from zenml.types import HTMLString
 
-    mlflow.set_experiment(REPORTS_EXPERIMENT)
+    with naming_deleted_experiment(REPORTS_EXPERIMENT):
+        mlflow.set_experiment(REPORTS_EXPERIMENT)
     mlflow.set_experiment_tag("mlflow.experimentKind", "custom_model_development")
     with mlflow.start_run(run_name=folder.name):
         mlflow.log_params({"grid": grid.name, "cells": len(grid.cells)})

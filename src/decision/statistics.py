@@ -65,14 +65,6 @@ class ReportedCell:
         """The training arguments, alike in all runs but for the seed."""
         return dict(self.runs[0].tracked.data.params)
 
-    # What the template shows.
-    score = property(lambda self: self.shown("mAP50"))
-    map5095 = property(lambda self: self.shown("mAP50-95"))
-    precision = property(lambda self: self.shown("precision"))
-    recall = property(lambda self: self.shown("recall"))
-    untrained = property(lambda self: self.shown("untrained_mAP50"))
-    seconds = property(lambda self: self.shown("training_seconds", 1))
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -98,7 +90,7 @@ def analyse(grid: Grid) -> list[str]:
     """Return what the numbers say, and how far they can be trusted."""
     ranked = sorted(grid.cells, key=lambda cell: cell.mean("mAP50"), reverse=True)
     best = ranked[0]
-    lines = [f"Best cell: {best.name} with mAP50 {best.score}."]
+    lines = [f"Best cell: {best.name} with mAP50 {best.shown('mAP50')}."]
     if best.values("untrained_mAP50"):
         median = statistics.median(best.values("mAP50"))
         before = best.mean("untrained_mAP50")

@@ -17,6 +17,7 @@ from pathlib import Path
 from src.settings import Settings
 
 LOCK = "lock"
+GRID_TAG = "grid-"  # what the tags of a grid's runs begin with
 
 
 def runs_folder(settings: Settings) -> Path:
@@ -27,6 +28,21 @@ def runs_folder(settings: Settings) -> Path:
 def new_name(run_name: str) -> str:
     """Return a name for a ZenML run, which must be unique: the MLflow run's with the time."""
     return f"{run_name}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
+
+
+def run_name_of(name: str) -> str:
+    """Return the run name that ``new_name`` made a ZenML run's name from."""
+    return name.rsplit("-", 3)[0]
+
+
+def new_grid_tag(grid: str) -> str:
+    """Return the tag that all runs of one grid get, and that ``make report`` finds them by."""
+    return f"{GRID_TAG}{grid}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+def grid_of(tag: str) -> str:
+    """Return the grid that ``new_grid_tag`` made a tag for."""
+    return tag.removeprefix(GRID_TAG).rsplit("-", 2)[0]
 
 
 @contextmanager

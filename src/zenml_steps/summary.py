@@ -6,6 +6,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
+from src.datasets.manifest import NOTICES
 from src.training.trainer import SCORES
 
 _STYLE = """
@@ -62,9 +63,8 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def _verdict(result: Mapping[str, Any]) -> str:
-    parts = []
-    if result["provenance"]["dataset"] == "synthetic":
-        parts.append("Drawn people, not photos: these scores say nothing about real pictures.")
+    notice = NOTICES.get(result["provenance"]["dataset"])
+    parts = [notice] if notice else []
     untrained = result["untrained"]
     if untrained is not None:
         gain = result["metrics"]["mAP50"] - untrained["mAP50"]

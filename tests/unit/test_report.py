@@ -11,6 +11,7 @@ import pytest
 from src.decision import plots, report, statistics
 from src.decision.gate import Row, decide
 from src.decision.statistics import Grid, ReportedCell, ReportedRun
+from src.training.trainer import SCORES
 
 SHARED = {"batch": "8", "optimizer": "AdamW", "model": "yolov8n.pt"}
 TAGS = {
@@ -52,13 +53,13 @@ def test_runs_of_several_seeds_are_one_cell() -> None:
 
 def test_mean_and_spread_over_seeds() -> None:
     (cell,) = grid({(3, 320): [0.7, 0.8, 0.9]}).cells
-    assert cell.score == "0.8000 ± 0.1000"
+    assert cell.shown("mAP50") == "0.8000 ± 0.1000"
     assert cell.spread("mAP50") == pytest.approx(0.1)
 
 
 def test_a_single_run_has_no_spread() -> None:
     (cell,) = grid({(3, 320): [0.7]}).cells
-    assert cell.score == "0.7000"
+    assert cell.shown("mAP50") == "0.7000"
     assert "one seed" in statistics.analyse(grid({(3, 320): [0.7]}))[1]
 
 
@@ -118,6 +119,34 @@ def test_the_page_needs_nothing_else_and_escapes(tmp_path: Path) -> None:
         "5. The pipeline",
     ):
         assert section in page
+
+
+def test_every_score_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score is added in one place: where the trainer names them."""
+    scores = (*SCORES, "F1")
+    monkeypatch.setattr(report, "SCORES", scores)
+    monkeypatch.setattr(report, "to_html", lambda text, folder: "")
+    found = grid({(3, 320): [0.7], (5, 416): [0.8]})
+    verdict = decide([Row("new", dict.fromkeys(scores, 0.4321), 416)])
+    report.write(found, verdict, tmp_path, date(2026, 11, 23))
+    text = (tmp_path / "report.md").read_text()
+    assert "mAP50, mAP50-95, precision, recall and F1 on the validation split" in text
+    assert "| cell | mAP50 | mAP50-95 | precision | recall | F1 | untrained mAP50 |" in text
+    assert "|---|--:|--:|--:|--:|--:|--:|--:|---|" in text
+    assert "| on the test split | mAP50 | mAP50-95 | precision | recall | F1 | image size |" in text
+    assert f"| new |{' 0.4321 |' * len(scores)} 416 |" in text
+
+
+@pytest.mark.parametrize("kind", ["coco128", "synthetic"])
+def test_drawn_people_are_said_as_loudly_as_in_the_summary(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "to_html", lambda text, folder: "")
+    monkeypatch.setitem(TAGS, "dataset", kind)
+    verdict = decide([Row("new", dict.fromkeys(SCORES, 0.5), 416)])
+    report.write(grid({(3, 320): [0.7]}), verdict, tmp_path, date(2026, 11, 23))
+    text = (tmp_path / "report.md").read_text()
+    assert ("> **Drawn people, not photos" in text) is (kind == "synthetic")
 
 
 def test_plots_are_pictures(tmp_path: Path) -> None:
