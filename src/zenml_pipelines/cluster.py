@@ -28,12 +28,13 @@ from typing import Any
 
 from src.client import give
 from src.datasets import versioning
+from src.errors import run_command
 from src.files import sha256, write_private
 from src.inputs import DOWNLOADS, RECORD, Inputs, InputsError
-from src.settings import ROOT, Settings, SettingsError, load_settings
+from src.settings import ROOT, Settings, load_settings
 from src.training.recipes import Cell
 from src.zenml_pipelines.command_line import Job, NotReady
-from src.zenml_pipelines.outcome import Epoch, Failed, Outcome, Stopped
+from src.zenml_pipelines.outcome import Epoch, Failed, Finished, Outcome, Stopped, outcome_of
 from src.zenml_pipelines.progress import Progress
 from src.zenml_pipelines.runs import abandoned, new_name, own
 
@@ -96,6 +97,8 @@ class Board:
 
 def connect(job: Job) -> int:
     """Become a driver of the cluster at ``job.ray_address``; return how many cells fit on it.
+
+    As many as it has GPUs, else CPUs: what ``make ray-head`` and ``make ray-worker`` offer.
 
     Raises:
         NotReady: When there is no such cluster, it does not take this checkout's token or asks for
@@ -177,7 +180,7 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
         try:
             outcome = ray.get(future)
         except RayTaskError as error:
-            outcome = Failed(str(error.cause))
+            outcome = Failed.from_error(error.cause)
         except RayError as error:
             _mark(ended.name, "FAILED")
             outcome = Failed(f"its node or process died ({type(error).__name__})")
@@ -317,13 +320,14 @@ def _work(cell: Cell, name: str, assignment: Assignment, board: Any) -> Outcome:
     import ray
 
     stopping = board.stopping.remote()
-    try:
+
+    def report(run_name: str, epoch: int, epochs: int, values: dict[str, Any]) -> None:
+        board.report.remote(Epoch(run_name, epoch, epochs, values["mAP50"]))
+
+    def run() -> Finished:
         _prepare(assignment)
         from src.training.trainer import WATCH
         from src.zenml_pipelines.yolo_training_pipeline import run_cell
-
-        def report(run_name: str, epoch: int, epochs: int, values: dict[str, Any]) -> None:
-            board.report.remote(Epoch(run_name, epoch, epochs, values["mAP50"]))
 
         WATCH.node = ray.util.get_node_ip_address()
         WATCH.on_epoch = report
@@ -336,10 +340,8 @@ def _work(cell: Cell, name: str, assignment: Assignment, board: Any) -> Outcome:
             tags=assignment.tags,
             name=name,
         )
-    except KeyboardInterrupt:
-        return Stopped()
-    except Exception as error:  # noqa: BLE001 - one cell's failure must not end the others
-        return Failed(f"{type(error).__name__}: {error}")
+
+    return outcome_of(run)
 
 
 def _prepare(assignment: Assignment) -> None:
@@ -377,15 +379,10 @@ def _place_inputs(assignment: Assignment) -> None:
     write_private(RECORD, inputs.model_dump_json(indent=2) + "\n")
 
 
-def main() -> int:
-    """Say whether the cluster at the address takes this checkout's token."""
-    try:
-        alive_nodes(sys.argv[1], load_settings())
-    except (NotReady, SettingsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def main() -> None:
+    """Prove that the cluster at the address takes this checkout's token."""
+    alive_nodes(sys.argv[1], load_settings())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -14,6 +14,7 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkContext, SpawnContext
@@ -25,7 +26,7 @@ import psutil
 from src.client import use_stack
 from src.training.recipes import Cell
 from src.zenml_pipelines.command_line import Job
-from src.zenml_pipelines.outcome import Epoch, Failed, Outcome, Stopped
+from src.zenml_pipelines.outcome import Epoch, Failed, Finished, outcome_of
 from src.zenml_pipelines.progress import Progress
 
 PRELOADED = ("torchvision", "ultralytics", "zenml", "matplotlib.pyplot")  # 4 s, and no threads
@@ -46,7 +47,12 @@ class Slot:
             self.pipe.send(message)
 
 
-def default_jobs(cells: int) -> int:
+def connect(job: Job) -> int:
+    """Return how many cells fit side by side on this machine; it is always ready."""
+    return default_jobs()
+
+
+def default_jobs(cells: int = sys.maxsize) -> int:
     """Return how many cells fit side by side: one for each GPU, else for each CPU core."""
     fitting = int(psutil.virtual_memory().available / MEMORY_PER_CELL)
     return max(1, min(cells, _gpus() or min(os.cpu_count() or 1, fitting)))
@@ -165,7 +171,7 @@ def _work(pipe: Connection, job: Job, tags: list[str], device: str | None) -> No
     WATCH.on_epoch = report
     WATCH.stopped = pipe.poll
     while (cell := pipe.recv()) is not None:
-        pipe.send(_outcome(cell, job, tags))
+        pipe.send(outcome_of(partial(_run, cell, job, tags)))
 
 
 def _end_with_parent() -> None:
@@ -175,12 +181,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _outcome(cell: Cell, job: Job, tags: list[str]) -> Outcome:
-    try:
-        from src.zenml_pipelines.yolo_training_pipeline import run_cell
+def _run(cell: Cell, job: Job, tags: list[str]) -> Finished:
+    from src.zenml_pipelines.yolo_training_pipeline import run_cell
 
-        return run_cell(cell, job.inputs, job.dataset_md5, force=job.force, tags=tags)
-    except KeyboardInterrupt:
-        return Stopped()
-    except Exception as error:  # noqa: BLE001 - one cell's failure must not end the others
-        return Failed(f"{type(error).__name__}: {error}")
+    return run_cell(cell, job.inputs, job.dataset_md5, force=job.force, tags=tags)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
 
+from src.errors import UserError, record
 from src.settings import ROOT
 from src.training.recipes import Cell, read_grid
 from src.training.trainer import SCORES
@@ -16,30 +16,53 @@ from src.zenml_pipelines import cluster, grid_workers
 from src.zenml_pipelines.command_line import Job, run
 from src.zenml_pipelines.outcome import Failed, Finished, Outcome
 from src.zenml_pipelines.progress import Progress
+from src.zenml_pipelines.runner import Runner
+from src.zenml_pipelines.runs import new_grid_tag
+
+
+class CellsFailedError(UserError):
+    """Some cells have failed; the message has a line for each reason."""
 
 
 def grid(job: Job) -> int:
-    """Train what the cache lacks and print a table; 1 when a cell has failed."""
+    """Train what the cache lacks and print a table.
+
+    Raises:
+        CellsFailedError: When a cell has failed, after all others have ended.
+    """
     path = ROOT / (job.grid or f"configs/grid{job.inputs.recipe_suffix}.yaml")
     cells = read_grid(path, job.overrides)
-    run_cells, fitting = grid_workers.run_cells, grid_workers.default_jobs(len(cells))
-    if job.ray_address:
-        run_cells, fitting = cluster.run_cells, cluster.connect(job)
+    runner: Runner = cluster if job.ray_address else grid_workers
+    fitting = runner.connect(job)
     jobs = min(job.jobs or fitting, len(cells))
-    # What `make report` finds the cells of this grid by.
-    tags = [f"grid-{path.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"]
     print(f"{len(cells)} cells, {jobs} side by side", file=sys.stderr)
     progress = Progress(cells)
-    run_cells(cells, job, jobs, tags, progress)
+    runner.run_cells(cells, job, jobs, [new_grid_tag(path.stem)], progress)
     Console(width=None if sys.stdout.isatty() else 120).print(_table(cells, progress.outcomes))
-    failed = [name for name, outcome in progress.outcomes.items() if isinstance(outcome, Failed)]
-    if failed:
-        print(
-            f"error: {len(failed)} of {len(cells)} cells failed: {', '.join(failed)}; "
-            "the same command runs only those again",
-            file=sys.stderr,
+    _require_success(cells, progress.outcomes)
+    return 0
+
+
+def _require_success(cells: list[Cell], done: Mapping[str, Outcome]) -> None:
+    failed = {name: outcome for name, outcome in done.items() if isinstance(outcome, Failed)}
+    if not failed:
+        return
+    causes: dict[str, list[str]] = {}
+    for name, outcome in failed.items():
+        causes.setdefault(outcome.reason, []).append(name)
+    lines = [f"{', '.join(names)}: {reason}" for reason, names in causes.items()]
+    traces = "\n".join(f"{name}\n{o.trace}" for name, o in failed.items() if o.trace)
+    if traces:
+        lines.append(f"the tracebacks are in {record(traces)}")
+    raise CellsFailedError(
+        "\n".join(
+            (
+                f"{len(failed)} of {len(cells)} cells failed; the same command runs only those "
+                "again",
+                *lines,
+            )
         )
-    return int(bool(failed))
+    )
 
 
 def _table(cells: list[Cell], done: Mapping[str, Outcome]) -> Table:
