@@ -11,7 +11,8 @@ import sys
 
 from src import OPT_OUTS
 from src import settings as settings_module
-from src.settings import ROOT, STATE, Settings, SettingsError, load_settings
+from src.errors import run_command
+from src.settings import ROOT, STATE, Settings, load_settings
 
 # What of a person's own environment would lead the clients elsewhere.
 FOREIGN = (
@@ -93,14 +94,15 @@ def give(settings: Settings, api_key: str) -> None:
 
 
 def main(folder: str, *command: str) -> int:
-    """Replace this process by ``command``, run in ``folder``."""
-    try:
+    """Replace this process by ``command``, run in ``folder``; 127 where it can't be run."""
+
+    def replace() -> None:
         use_stack(load_settings())
         os.chdir(folder)
-        os.execvp(command[0], command)  # noqa: S606 - the person's own command
-    except (OSError, SettingsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 127
+        os.execvp(command[0], command)  # noqa: S606 - the user's own command
+
+    status = run_command(replace)
+    return 127 if status == 1 else status
 
 
 if __name__ == "__main__":

@@ -10,49 +10,47 @@ import sys
 from pathlib import Path
 
 from src.client import use_stack
-from src.datasets import FOLDER, DatasetError, manifest
+from src.datasets import FOLDER, manifest
 from src.datasets.validation import validate
 from src.datasets.versioning import pointer_md5
-from src.inputs import InputsError, settle
-from src.settings import ROOT, SettingsError, load_settings
+from src.errors import run_command
+from src.inputs import settle
+from src.settings import ROOT, load_settings
 from src.training import provenance
-from src.training.recipes import RecipeError, read_recipe
-from src.training.tracking import EXPERIMENT, track
+from src.training.recipes import as_given, read_recipe
+from src.training.tracking import EXPERIMENT, naming_deleted_experiment, track
 from src.training.trainer import workspace
 
 
-def main() -> int:
+def main() -> None:
     """Run the lab's command line: one training, tracked in MLflow."""
     parser = argparse.ArgumentParser(prog="python -m src.train_cv", description=__doc__)
-    parser.add_argument("--epochs", type=int, help="default: the baseline's")
-    parser.add_argument("--imgsz", type=int, help="image edge in px, a multiple of 32")
+    parser.add_argument("--epochs", type=as_given, help="default: the baseline's")
+    parser.add_argument("--imgsz", type=as_given, help="image edge in px, a multiple of 32")
     parser.add_argument("--exp-name", default=EXPERIMENT, help="name of the MLflow run")
     parser.add_argument(
         "--data", type=Path, default=FOLDER, help="data set folder or its data.yaml"
     )
     parser.add_argument("--model", help="weights to start from; default: WEIGHTS")
     arguments = parser.parse_args()
-    try:
-        settings = load_settings()
-        if arguments.model:
-            settings = settings.model_copy(update={"weights": arguments.model})
-        use_stack(settings)
-        inputs = settle(settings, manifest.built())
-        inputs.announce()
-        given = {"epochs": arguments.epochs, "imgsz": arguments.imgsz}
-        recipe = read_recipe(
-            ROOT / "configs" / f"baseline{inputs.recipe_suffix}.yaml",
-            {name: value for name, value in given.items() if value is not None},
-        )
-        data = arguments.data.parent if arguments.data.suffix == ".yaml" else arguments.data
-        validate(data)
-        kind = manifest.read(data).kind
-    except (DatasetError, InputsError, RecipeError, SettingsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    settings = load_settings()
+    if arguments.model:
+        settings = settings.model_copy(update={"weights": arguments.model})
+    use_stack(settings)
+    inputs = settle(settings, manifest.built())
+    inputs.announce()
+    given = {"epochs": arguments.epochs, "imgsz": arguments.imgsz}
+    recipe = read_recipe(
+        ROOT / "configs" / f"baseline{inputs.recipe_suffix}.yaml",
+        {name: value for name, value in given.items() if value is not None},
+    )
+    data = arguments.data.parent if arguments.data.suffix == ".yaml" else arguments.data
+    validate(data)
+    kind = manifest.read(data).kind
     import mlflow
 
-    mlflow.set_experiment(EXPERIMENT)
+    with naming_deleted_experiment(EXPERIMENT):
+        mlflow.set_experiment(EXPERIMENT)
     tags = provenance.tags(
         pointer_md5() or "none", kind, inputs.weights_name, inputs.weights_sha256
     )
@@ -60,8 +58,7 @@ def main() -> int:
         training = track(recipe, arguments.exp_name, copy, inputs.model, folder, tags)
     for name, value in training.metrics.items():
         print(f"{name}: {value:.4f}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

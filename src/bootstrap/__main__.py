@@ -8,10 +8,11 @@ import logging
 import sys
 from pathlib import Path
 
-from src.bootstrap import BootstrapError, mlflow_server, object_store, zenml_server
+from src.bootstrap import mlflow_server, object_store, zenml_server
 from src.client import use_stack
+from src.errors import run_command
 from src.files import write_private
-from src.settings import Settings, SettingsError, load_settings
+from src.settings import Settings, load_settings
 
 
 def fingerprint(settings: Settings) -> str:
@@ -22,7 +23,7 @@ def fingerprint(settings: Settings) -> str:
     return digest.hexdigest()
 
 
-def main() -> int:
+def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m src.bootstrap", description=__doc__)
     parser.add_argument(
@@ -31,26 +32,21 @@ def main() -> int:
         help="do nothing when neither settings nor code have changed since the last time",
     )
     trust = parser.parse_args().trust_fingerprint
-    try:
-        settings = load_settings()
-        record = settings.backend_state / "stack-fingerprint"
-        current = fingerprint(settings)
-        if trust and record.is_file() and record.read_text() == current:
-            return 0
-        object_store.converge(settings)
-        mlflow_server.converge(settings)
-        zenml_server.converge(settings)
-        use_stack(settings)
-        logging.disable(logging.WARNING)  # ZenML's notes on creating its own configuration
-        from src.bootstrap import zenml_stack
+    settings = load_settings()
+    record = settings.backend_state / "stack-fingerprint"
+    current = fingerprint(settings)
+    if trust and record.is_file() and record.read_text() == current:
+        return
+    object_store.converge(settings)
+    mlflow_server.converge(settings)
+    zenml_server.converge(settings)
+    use_stack(settings)
+    logging.disable(logging.WARNING)  # ZenML's notes on creating its own configuration
+    from src.bootstrap import zenml_stack
 
-        zenml_stack.converge(settings)
-        write_private(record, current)
-    except (BootstrapError, SettingsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    zenml_stack.converge(settings)
+    write_private(record, current)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 
 from src.champion.registry import CHAMPION, MODEL, RegistryError, champion, weights_of
 from src.client import use_stack
-from src.settings import ROOT, Settings, SettingsError, load_settings
+from src.errors import run_command
+from src.settings import ROOT, Settings, load_settings
 
 PREDICTIONS = ROOT / "predictions"
 
@@ -70,21 +71,16 @@ def predict(source: Path, settings: Settings) -> Path:
     return folder
 
 
-def main() -> int:
+def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m src.champion.predict", description=__doc__)
     parser.add_argument("source", type=Path, help="an image, a folder of images or a video")
     arguments = parser.parse_args()
-    try:
-        settings = load_settings()
-        use_stack(settings)
-        folder = predict(arguments.source, settings)
-    except (RegistryError, SettingsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    settings = load_settings()
+    use_stack(settings)
+    folder = predict(arguments.source, settings)
     print(f"predictions: {folder.relative_to(ROOT)}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import shutil
 import sys
 import tempfile
@@ -16,12 +15,13 @@ from src.datasets.manifest import Manifest
 from src.datasets.validation import validate
 from src.datasets.versioning import Versions, configure_remote
 from src.download import DownloadError
+from src.errors import run_command
 from src.files import sha256
-from src.inputs import InputsError, Kind, photos, settle
-from src.settings import ROOT, Settings, SettingsError, load_settings
+from src.inputs import Kind, photos, settle
+from src.settings import ROOT, Settings, load_settings
 
 
-def main() -> int:
+def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m src.datasets", description=__doc__)
     parser.add_argument("--force", action="store_true", help="build the data set anew")
@@ -29,21 +29,11 @@ def main() -> int:
         "--configure-only", action="store_true", help="only write DVC's remote to .dvc/config.local"
     )
     arguments = parser.parse_args()
-    try:
-        settings = load_settings()
-        configure_remote(settings)
-        if not arguments.configure_only:
-            use_stack(settings)
-            ensure(settings, force=arguments.force)
-    except (DatasetError, DownloadError, InputsError, SettingsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(f"error: {error.strerror}: make room, then make data again", file=sys.stderr)
-        return 1
-    return 0
+    settings = load_settings()
+    configure_remote(settings)
+    if not arguments.configure_only:
+        use_stack(settings)
+        ensure(settings, force=arguments.force)
 
 
 def ensure(settings: Settings, *, force: bool = False) -> None:
@@ -130,4 +120,4 @@ def build(kind: Kind, settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

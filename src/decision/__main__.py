@@ -14,13 +14,13 @@ from src.champion.registry import (
     version_url,
 )
 from src.client import use_stack
-from src.datasets import DatasetError
 from src.decision.gate import judge
-from src.decision.report import ReportError, make_report
-from src.settings import ROOT, Settings, SettingsError, load_settings
+from src.decision.report import make_report
+from src.errors import run_command
+from src.settings import ROOT, Settings, load_settings
 
 
-def main() -> int:
+def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m src.decision", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -31,21 +31,16 @@ def main() -> int:
     promotion.add_argument("--reason", default="", help="why; needed with --force")
     commands.add_parser("rollback", help="go back to the previous champion")
     arguments = parser.parse_args()
-    try:
-        settings = load_settings()
-        use_stack(settings)
-        if arguments.command == "report":
-            folder = make_report(settings)
-            print(f"report: {folder.relative_to(ROOT)}/report.html")
-        elif arguments.command == "promote":
-            _promote(settings, arguments.run, arguments.force, arguments.reason)
-        else:
-            now, replaced = rollback()
-            print(f"{MODEL}: champion is version {now.version} again, was {replaced.version}")
-    except (DatasetError, RegistryError, ReportError, SettingsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    settings = load_settings()
+    use_stack(settings)
+    if arguments.command == "report":
+        folder = make_report(settings)
+        print(f"report: {folder.relative_to(ROOT)}/report.html")
+    elif arguments.command == "promote":
+        _promote(settings, arguments.run, arguments.force, arguments.reason)
+    else:
+        now, replaced = rollback()
+        print(f"{MODEL}: champion is version {now.version} again, was {replaced.version}")
 
 
 def _promote(settings: Settings, name: str, force: bool, reason: str) -> None:
@@ -66,4 +61,4 @@ def _promote(settings: Settings, name: str, force: bool, reason: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))
