@@ -4,12 +4,16 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from src.settings import EXAMPLE_FILE, Settings, read_env_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 MakeSettings = Callable[..., Settings]
 
@@ -55,3 +59,30 @@ def settings(make_settings: MakeSettings) -> Settings:
 def mode_of() -> Callable[[Path], str]:
     """Return a file's permission bits as ``ls`` users write them: ``600``."""
     return lambda path: f"{path.stat().st_mode & 0o777:o}"
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with MLflow's tables, which take seconds to make."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def registry(empty_mlflow: Path, tmp_path: Path) -> Iterator["MlflowClient"]:
+    """MLflow's real store and registry, this test's own, with the experiment and no run."""
+    import mlflow
+
+    from src.training.tracking import EXPERIMENT
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{shutil.copy(empty_mlflow, tmp_path / 'mlflow.db')}")
+    try:
+        client = mlflow.MlflowClient()
+        client.create_experiment(EXPERIMENT, (tmp_path / "artifacts").as_uri())
+        yield client
+    finally:
+        mlflow.set_tracking_uri(before)
