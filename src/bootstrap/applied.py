@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
+from src.errors import run_command
 from src.files import write_private
 from src.settings import Settings, load_settings, read_env_file
 
@@ -55,4 +57,4 @@ class Applied:
 
 
 if __name__ == "__main__":
-    Applied(load_settings()).remember()
+    sys.exit(run_command(lambda: Applied(load_settings()).remember()))

@@ -17,6 +17,7 @@ import sys
 
 import psutil
 
+from src.errors import run_command
 from src.settings import ROOT, load_settings
 
 MARK = "ZENML_CV_YOLO_CHECKOUT"  # in the environment of every process that supervisor starts
@@ -113,4 +114,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(lambda: main(sys.argv[1:])))

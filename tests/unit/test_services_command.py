@@ -2,6 +2,7 @@
 
 import pytest
 
+from src.errors import run_command
 from src.services import __main__ as module
 from src.settings import Settings, SettingsError
 
@@ -10,7 +11,7 @@ def test_the_shell_is_told_the_settings_and_the_addresses(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "load_settings", lambda: settings)
-    assert module.main() == 0
+    assert run_command(module.main) == 0
     told = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
     assert told["MLFLOW_PORT"] == "5000"
     assert told["LOOPBACK"] == "true"
@@ -25,5 +26,5 @@ def test_faults_go_to_stderr_and_nothing_to_the_shell(
         raise SettingsError("MODE: wrong")
 
     monkeypatch.setattr(module, "load_settings", fail)
-    assert module.main() == 1
-    assert capsys.readouterr() == ("", "MODE: wrong\n")
+    assert run_command(module.main) == 1
+    assert capsys.readouterr() == ("", "error: MODE: wrong\n")
