@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from src import settings as module
-from src.settings import EXAMPLE_FILE, Settings, SettingsError, load_settings, read_env_file
+from src.settings import (
+    BY_SUFFIX,
+    EXAMPLE_FILE,
+    Settings,
+    SettingsError,
+    load_settings,
+    read_env_file,
+)
 
 Load = Callable[..., Settings]
 
@@ -35,29 +42,32 @@ def faults(
     return str(caught.value).splitlines()
 
 
-def test_the_example_has_exactly_the_known_settings() -> None:
-    assert [key.lower() for key in read_env_file(EXAMPLE_FILE)] == list(Settings.model_fields)
+def test_the_example_has_the_known_settings_and_others_told_by_their_names() -> None:
+    names = [key.lower() for key in read_env_file(EXAMPLE_FILE)]
+    assert [name for name in names if name in Settings.model_fields] == list(Settings.model_fields)
+    others = [name.upper() for name in names if name not in Settings.model_fields]
+    assert not [name for name in others if not name.endswith(tuple(filter(None, BY_SUFFIX)))]
 
 
 def test_a_setting_that_no_code_names_is_checked_by_the_end_of_its_name(
     tmp_path: Path, valid: dict[str, str]
 ) -> None:
     example, env = tmp_path / ".env.example", tmp_path / ".env"
-    example.write_text(EXAMPLE_FILE.read_text() + "NOTES_PORT=8090\nNOTES_PASSWORD=\n")
+    example.write_text(EXAMPLE_FILE.read_text() + "SPARE_PORT=8090\nSPARE_PASSWORD=\n")
 
     def load(port: str, password: str) -> Settings:
-        values = valid | {"NOTES_PORT": port, "NOTES_PASSWORD": password}
+        values = valid | {"SPARE_PORT": port, "SPARE_PASSWORD": password}
         env.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
         return load_settings({}, env, example)
 
-    assert load("8091", "a-password").notes_port == 8091  # type: ignore[attr-defined]
+    assert load("8091", "a-password").spare_port == 8091  # type: ignore[attr-defined]
     with pytest.raises(SettingsError) as caught:
         load("http", "short")
     assert {line.split(":")[0] for line in str(caught.value).splitlines()} == {
-        "NOTES_PORT",
-        "NOTES_PASSWORD",
+        "SPARE_PORT",
+        "SPARE_PASSWORD",
     }
-    with pytest.raises(SettingsError, match="NOTES_PASSWORD is not set: run `make setup`"):
+    with pytest.raises(SettingsError, match="SPARE_PASSWORD is not set: run `make setup`"):
         load("8091", "")
     with pytest.raises(SettingsError, match="the ports must differ"):
         load("5000", "a-password")
@@ -141,17 +151,19 @@ def test_the_environment_may_hold_what_is_no_setting(load: Load) -> None:
         "WEIGHTS",
     ],
 )
-def test_a_line_that_the_shell_would_read_otherwise_is_refused(load: Load, line: str) -> None:
+def test_a_line_that_the_shell_would_read_otherwise_is_refused(
+    load: Load, valid: dict[str, str], line: str
+) -> None:
     (fault,) = faults(load, "", line, WEIGHTS=None)
-    number = len(Settings.model_fields) + 1
+    number = len(valid) + 1
     assert f".env line {number} " in fault
     assert "WEIGHTS" in fault
     assert "KEY=value" in fault
 
 
-def test_a_setting_that_stands_there_twice_is_refused(load: Load) -> None:
+def test_a_setting_that_stands_there_twice_is_refused(load: Load, valid: dict[str, str]) -> None:
     (fault,) = faults(load, "ZENML_PORT=8081")
-    assert f"line {len(Settings.model_fields) + 1}: ZENML_PORT is set twice" in fault
+    assert f"line {len(valid) + 1}: ZENML_PORT is set twice" in fault
 
 
 @pytest.mark.parametrize(
