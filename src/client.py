@@ -11,7 +11,7 @@ import sys
 
 from src import OPT_OUTS
 from src import settings as settings_module
-from src.errors import run_command
+from src.errors import UserError, file_fault, run_command
 from src.settings import ROOT, STATE, Settings, load_settings
 
 # What of a person's own environment would lead the clients elsewhere.
@@ -99,7 +99,10 @@ def main(folder: str, *command: str) -> int:
     def replace() -> None:
         use_stack(load_settings())
         os.chdir(folder)
-        os.execvp(command[0], command)  # noqa: S606 - the user's own command
+        try:
+            os.execvp(command[0], command)  # noqa: S606 - the user's own command
+        except OSError as error:  # which does not say what could not be run
+            raise UserError(f"{command[0]} can't be run: {file_fault(error)}") from error
 
     status = run_command(replace)
     return 127 if status == 1 else status

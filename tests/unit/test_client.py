@@ -68,3 +68,25 @@ class TestClientEnvironment:
         use_stack(settings)
         assert name not in os.environ
         assert os.environ["PATH"] == "/bin"
+
+
+class TestCommand:
+    """A command in place of this process."""
+
+    @pytest.fixture(autouse=True)
+    def _stack(self, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+        monkeypatch.setattr(client, "load_settings", lambda: settings)
+        monkeypatch.setattr(client, "use_stack", lambda settings: None)
+
+    def test_one_that_is_not_there_is_127(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert client.main(str(tmp_path), "no-such-command") == 127
+        assert capsys.readouterr().err == "error: no-such-command can't be run: no such file\n"
+
+    def test_a_folder_that_is_not_there_is_127(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert client.main(str(tmp_path / "none"), "ls") == 127
+        assert "no such file" in capsys.readouterr().err
