@@ -60,26 +60,27 @@ def run_command(command: Callable[[], int | None]) -> int:
         print("interrupted: the same command carries on", file=sys.stderr)
         return 130
     except Exception as error:  # noqa: BLE001 - the last one who can say what went wrong
-        print(f"error: {explain(error) or _unforeseen(error)}", file=sys.stderr)
+        if (said := explain(error)) is None:
+            said = f"{in_short(error)}; {keep(''.join(traceback.format_exception(error)))}"
+        print(f"error: {said}", file=sys.stderr)
         if os.environ.get("DEBUG"):
             traceback.print_exception(error)
         return 1
 
 
-def explain(error: BaseException | None) -> str | None:
+def explain(error: BaseException) -> str | None:
     """Return what is wrong and what to do about it, None where nobody has foreseen the error."""
     if isinstance(error, UserError):
         return str(error)
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
-            where = f" ({_shown(cause.filename)})" if cause.filename else ""
+            where = f" ({shown(cause.filename)})" if cause.filename else ""
             return f"the disk is full, or your share of it{where}: make room, {AGAIN}"
         if _is(cause, *_NO_ANSWER):
             return f"{_address(cause)} does not answer: make up, {AGAIN}"
-    while error:
-        if explained := _explain_library(error) or _explain_file(error):
+    for cause in _chain(error, contexts=False):
+        if explained := _explain_library(cause) or _explain_file(cause):
             return explained
-        error = error.__cause__  # what was raised `from` it
     return None
 
 
@@ -90,28 +91,26 @@ def file_fault(error: OSError | UnicodeDecodeError) -> str:
     return _FILE_FAULTS.get(error.errno or 0) or error.strerror or str(error)
 
 
-def record(trace: str) -> Path:
-    """Append a traceback to the log, readable by nobody else (0600, its folder 0700)."""
-    LOG.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "a", encoding="utf-8") as file:
-        file.write(f"== {datetime.now():%Y-%m-%d %H:%M:%S} {sys.argv[0]}\n{trace}\n")
-    return LOG
+def keep(trace: str) -> str:
+    """Append a traceback to the log, readable by nobody else (0600, its folder 0700).
+
+    Returns:
+        Where it is, as the end of a sentence; the traceback itself where it can't be kept.
+    """
+    try:
+        LOG.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+            file.write(f"== {datetime.now():%Y-%m-%d %H:%M:%S} {sys.argv[0]}\n{trace}\n")
+    except OSError as error:
+        return f"the traceback can't be kept ({error.strerror}):\n{trace}"
+    return f"the traceback is in {shown(LOG)}"
 
 
 def in_short(error: BaseException) -> str:
     """Return an error's class and the first line of what it says."""
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-
-
-def _unforeseen(error: BaseException) -> str:
-    trace = "".join(traceback.format_exception(error))
-    try:
-        log = record(trace)
-    except OSError as fault:
-        return f"{in_short(error)}; its traceback can't be kept ({fault.strerror}):\n{trace}"
-    return f"{in_short(error)}; the traceback is in {_shown(log)}"
 
 
 def _explain_library(error: BaseException) -> str | None:
@@ -141,7 +140,7 @@ def _explain_file(error: BaseException) -> str | None:
     if isinstance(error, UnicodeDecodeError):
         return f"{_read_by(error)}: {file_fault(error)}"
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{_shown(error.filename)}: {file_fault(error)}"
+        return f"{shown(error.filename)}: {file_fault(error)}"
     return None
 
 
@@ -149,19 +148,22 @@ def _read_by(error: UnicodeDecodeError) -> str:
     """Return which file `Path.read_text` was reading; the error itself doesn't say."""
     owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     paths = [owner for owner in owners if isinstance(owner, Path)]
-    return _shown(paths[-1]) if paths else "a file"
+    return shown(paths[-1]) if paths else "a file"
 
 
-def _shown(path: object) -> str:
-    shown = Path(os.fsdecode(path)) if isinstance(path, str | bytes | Path) else Path(str(path))
-    return str(shown.relative_to(_ROOT) if shown.is_relative_to(_ROOT) else shown)
+def shown(path: object) -> str:
+    """Return a path as people know it: from the checkout's folder on, where it is in there."""
+    full = Path(os.fsdecode(path)) if isinstance(path, str | bytes | Path) else Path(str(path))
+    return str(full.relative_to(_ROOT) if full.is_relative_to(_ROOT) else full)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, then those that led to it."""
-    while error:
+def _chain(error: BaseException | None, *, contexts: bool = True) -> Iterator[BaseException]:
+    """Yield an error, then those it was raised from, and with ``contexts`` while dealing with."""
+    seen: set[int] = set()
+    while error and id(error) not in seen:
         yield error
-        error = error.__cause__ or error.__context__
+        seen.add(id(error))
+        error = error.__cause__ or (error.__context__ if contexts else None)
 
 
 def _is(error: BaseException, *names: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from src.errors import UserError, record
+from src.errors import UserError, keep
 from src.settings import ROOT
 from src.training.recipes import Cell, read_grid
 from src.training.trainer import SCORES
@@ -53,16 +53,9 @@ def _require_success(cells: list[Cell], done: Mapping[str, Outcome]) -> None:
     lines = [f"{', '.join(names)}: {reason}" for reason, names in causes.items()]
     traces = "\n".join(f"{name}\n{o.trace}" for name, o in failed.items() if o.trace)
     if traces:
-        lines.append(f"the tracebacks are in {record(traces)}")
-    raise CellsFailedError(
-        "\n".join(
-            (
-                f"{len(failed)} of {len(cells)} cells failed; the same command runs only those "
-                "again",
-                *lines,
-            )
-        )
-    )
+        lines.append(keep(traces))
+    count = f"{len(failed)} of {len(cells)} cells failed; the same command runs only those again"
+    raise CellsFailedError("\n".join((count, *lines)))
 
 
 def _table(cells: list[Cell], done: Mapping[str, Outcome]) -> Table:

@@ -276,6 +276,11 @@ class TestLibraries:
         for error in (torch.OutOfMemoryError("CUDA out of memory."), MemoryError()):
             assert "a smaller BATCH or IMGSZ" in (explain(error) or "")
 
+    def test_an_error_raised_from_itself_comes_to_an_end(self) -> None:
+        error = ValueError("x")
+        error.__cause__ = error
+        assert explain(error) is None
+
     def test_other_errors_are_nobodys(self) -> None:
         assert explain(ValueError("x")) is None
         assert explain(KeyError("x")) is None
