@@ -109,6 +109,7 @@ def test_the_page_needs_nothing_else_and_escapes(tmp_path: Path) -> None:
     assert page.count("data:image/png;base64,") == 4
     assert 'src="plots' not in page
     assert "<b>new</b>" not in page
+    assert "<td><img" not in page
     assert "0.7950 ± 0.0071" in page
     assert "http://zenml/zenml_yolo_tiny_e5_416_s1" in page
     for section in (

@@ -11,7 +11,16 @@ import pytest
 
 from src import settings as settings_module
 from src.settings import ROOT, Settings
-from src.zenml_pipelines.runs import abandoned, claim, runs_folder
+from src.zenml_pipelines.runs import (
+    GRID_TAG,
+    abandoned,
+    claim,
+    grid_of,
+    new_grid_tag,
+    new_name,
+    run_name_of,
+    runs_folder,
+)
 
 OWNER = """
 import sys, time
@@ -95,3 +104,10 @@ def test_what_could_not_be_dealt_with_stays_abandoned(
 
 def test_before_the_first_run_there_is_none(settings: Settings) -> None:
     assert found(settings) == []
+
+
+@pytest.mark.parametrize("name", ["grid", "grid_seeds", "my-own-grid", "grid-2026"])
+def test_names_and_tags_say_what_they_were_made_from(name: str) -> None:
+    assert run_name_of(new_name(name)) == name
+    assert new_grid_tag(name).startswith(GRID_TAG)
+    assert grid_of(new_grid_tag(name)) == name
