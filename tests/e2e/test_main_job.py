@@ -181,6 +181,31 @@ def test_a_second_grid_comes_from_the_cache(checkout: Checkout) -> None:
     assert len(MLflow(checkout).runs()[EXPERIMENT]) == len(RUNS)
 
 
+def test_a_step_that_fails_ends_the_command_with_its_own_cause(checkout: Checkout) -> None:
+    (number,) = {run["info"]["experiment_id"] for run in MLflow(checkout).runs()[EXPERIMENT]}
+    MLflow(checkout).post("experiments/delete", experiment_id=number)
+    remedy = f"scripts/run-client.sh mlflow experiments restore --experiment-id {number}"
+    cause = f"the experiment {EXPERIMENT} was deleted in MLflow: bring it back with {remedy}"
+    printed = checkout.make("baseline", "FORCE=1", expect=2)
+    assert f"error: {cause}" in printed.splitlines()
+    assert "Traceback" not in printed
+    printed = checkout.make("grid", "FORCE=1", "JOBS=1", expect=2)
+    assert f"{len(CELLS)} of {len(CELLS)} cells failed" in printed
+    (line,) = [
+        line
+        for line in printed.splitlines()
+        if line.endswith(f": {cause}") and "FAILED" not in line
+    ]
+    assert all(cell in line for cell in CELLS)
+    assert "Traceback" not in printed
+    zenml = ZenML(checkout)
+    failed = zenml.steps(zenml.runs()[-1]["id"])["train_yolo_tiny"]
+    assert failed["body"]["status"] == "failed"
+    assert any("Traceback (most recent call last)" in line for line in zenml.log_lines(failed))
+    checkout.run(*remedy.split())
+    assert "(from the cache)" in checkout.make("grid")
+
+
 def test_the_report_and_the_champion_get_their_files_from_mlflow(checkout: Checkout) -> None:
     printed = checkout.make("report")
     report = checkout.root / printed.split("report: ")[1].split()[0]
