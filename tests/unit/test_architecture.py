@@ -9,7 +9,7 @@ import pytest
 from src.settings import ROOT
 
 LAYERS = (
-    "errors",
+    "errors bulk_deletion",
     "files",
     "settings",
     "client",
