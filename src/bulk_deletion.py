@@ -32,7 +32,7 @@ OF_ALL = ("Bucket", "MFA", "RequestPayer", "BypassGovernanceRetention", "Expecte
 
 
 class Deletion:
-    """A refused ``DeleteObjects`` on its way: the single requests, and the answer made of theirs."""
+    """A refused ``DeleteObjects``: the single requests, and the answer made of theirs."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         """Take the parameters of ``DeleteObjects``."""
@@ -58,15 +58,11 @@ class Deletion:
         self._deleted.append(named)
         self._metadata = answer["ResponseMetadata"] | {"HTTPStatusCode": 200}
 
-    def failed(self, request: dict[str, Any], error: Exception) -> None:
-        """Take note of an object that the store refuses to delete; any other error is raised."""
-        answer = getattr(error, "response", None)
-        if not isinstance(answer, dict) or answer.get("Error", {}).get("Code") == REFUSED:
-            raise error
+    def failed(self, request: dict[str, Any], answer: dict[str, Any]) -> None:
+        """Take note of an object that the store refuses to delete."""
         named = {name: request[name] for name in ("Key", "VersionId") if name in request}
-        self._errors.append(
-            named | {key: answer["Error"].get(key, "") for key in ("Code", "Message")}
-        )
+        error = answer["Error"]
+        self._errors.append(named | {name: error.get(name, "") for name in ("Code", "Message")})
 
     def answer(self) -> dict[str, Any]:
         """Return the answer of ``DeleteObjects``."""
@@ -78,31 +74,27 @@ class Deletion:
         return answer
 
 
-def refused(operation: str, error: Exception) -> bool:
+def refused(operation: str, answer: dict[str, Any]) -> bool:
     """Tell whether the store refuses a bulk deletion for want of Content-MD5."""
-    answer = getattr(error, "response", None)
-    return (
-        operation == "DeleteObjects"
-        and isinstance(answer, dict)
-        and answer.get("Error", {}).get("Code") == REFUSED
-    )
+    return operation == "DeleteObjects" and answer["Error"].get("Code") == REFUSED
 
 
 def blocking(call: Any) -> Any:
     """Wrap ``BaseClient._make_api_call``."""
+    from botocore.exceptions import ClientError
 
     def make_api_call(self: Any, operation: str, parameters: dict[str, Any]) -> Any:
         try:
             return call(self, operation, parameters)
-        except Exception as error:
-            if not refused(operation, error):
+        except ClientError as error:
+            if not refused(operation, error.response):
                 raise
         deletion = Deletion(parameters)
         for request in deletion.requests():
             try:
                 deletion.done(request, call(self, "DeleteObject", request))
-            except Exception as error:
-                deletion.failed(request, error)
+            except ClientError as error:
+                deletion.failed(request, error.response)
         return deletion.answer()
 
     return make_api_call
@@ -110,19 +102,20 @@ def blocking(call: Any) -> Any:
 
 def awaiting(call: Any) -> Any:
     """Wrap ``AioBaseClient._make_api_call``."""
+    from botocore.exceptions import ClientError
 
     async def make_api_call(self: Any, operation: str, parameters: dict[str, Any]) -> Any:
         try:
             return await call(self, operation, parameters)
-        except Exception as error:
-            if not refused(operation, error):
+        except ClientError as error:
+            if not refused(operation, error.response):
                 raise
         deletion = Deletion(parameters)
         for request in deletion.requests():
             try:
                 deletion.done(request, await call(self, "DeleteObject", request))
-            except Exception as error:
-                deletion.failed(request, error)
+            except ClientError as error:
+                deletion.failed(request, error.response)
         return deletion.answer()
 
     return make_api_call

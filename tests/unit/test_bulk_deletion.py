@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 import boto3
 import pytest
 from aiobotocore.session import get_session
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from src import bulk_deletion
 
@@ -144,12 +145,18 @@ def test_another_refusal_stays_one(gateway: ThreadingHTTPServer, library: str) -
     assert Gateway.seen == ["POST /b?delete"]
 
 
-def test_a_store_that_went_away_is_an_error_and_no_failed_key(
-    gateway: ThreadingHTTPServer,
+@LIBRARIES
+def test_a_store_that_goes_away_is_an_error_and_no_failed_key(
+    gateway: ThreadingHTTPServer, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deletion = bulk_deletion.Deletion({"Bucket": "b", "Delete": {"Objects": [{"Key": "k"}]}})
-    with pytest.raises(EndpointConnectionError):
-        deletion.failed({"Key": "k"}, EndpointConnectionError(endpoint_url="http://gone"))
+    def hang_up(self: Gateway) -> None:
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+    monkeypatch.setattr(Gateway, "do_DELETE", hang_up)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(BotoCoreError):
+        delete(gateway, library)
 
 
 def test_every_parameter_reaches_the_single_requests() -> None:
