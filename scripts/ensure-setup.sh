@@ -51,6 +51,13 @@ install_lock() {
   cp "$ROOT/$lock" "$stamp"
 }
 
+# Every Python of .venv deletes in bulk where the store refuses to: see src/bulk_deletion.py.
+ensure_bulk_deletion() {
+  local installed
+  installed=$(ls "$VENV"/lib/python3*/site-packages/zenml_cv_yolo_bulk_deletion.py 2>/dev/null) || :
+  cmp -s "$ROOT/src/bulk_deletion.py" "$installed" || "$PYTHON_BIN" "$ROOT/src/bulk_deletion.py"
+}
+
 ensure_venv() {
   local python
   if [ -x "$PYTHON_BIN" ] && python_suits "$PYTHON_BIN" && [ -f "$VENV/.created" ]; then return; fi
@@ -84,8 +91,7 @@ ensure_env_file() {
     [ -z "$added" ] || say ".env: added$added"
   fi
   if [ "$new" != "$old" ]; then
-    (umask 077 && printf '%s\n' "$new" >"$ROOT/.env.new")
-    mv "$ROOT/.env.new" "$ROOT/.env"
+    ensure_file "$ROOT/.env" 600 <<<"$new"
   fi
   chmod 600 "$ROOT/.env"
 }
@@ -130,6 +136,9 @@ main() {
   ensure_venv
   install_lock requirements.txt
   [ "${1:-}" != dev ] || install_lock requirements-dev.txt
+  ensure_bulk_deletion
+  ensure_private_folder "$STATE"
+  chmod 700 "$STATE"
   ensure_env_file
   ensure_dvc_config
   ensure_docker_secrets

@@ -16,7 +16,6 @@ forget_backend_unless_running() {
 
 main() {
   local service
-  umask 077
   load_settings
   take_lock
   choose_backend

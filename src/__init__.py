@@ -12,6 +12,7 @@ OPT_OUTS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MPLCONFIGDIR": str(Path(__file__).resolve().parents[1] / ".stack" / "matplotlib"),
     "RAY_USAGE_STATS_ENABLED": "0",
+    "ULTRALYTICS_SAFE_LOAD": "true",  # a checkpoint's code is not run
     "YOLO_AUTOINSTALL": "false",
     "YOLO_OFFLINE": "true",
     "ZENML_ANALYTICS_OPT_IN": "false",

@@ -12,6 +12,7 @@ import sys
 from src import OPT_OUTS
 from src import settings as settings_module
 from src.errors import UserError, file_fault, run_command
+from src.files import private_folder
 from src.settings import ROOT, STATE, Settings, load_settings
 
 # What of a person's own environment would lead the clients elsewhere.
@@ -83,7 +84,10 @@ def use_stack(settings: Settings) -> None:
     # A fifth of what it takes to import PyTorch, ZenML and MLflow goes into garbage collections
     # that find nothing; 700, 10, 10 is Python's own.
     gc.set_threshold(50_000, 10, 10)
-    (STATE / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
+    # What libraries write is nobody else's either; the second folder DVC would open to everybody.
+    os.umask(0o077)
+    for folder in (STATE / "tmp", STATE / "dvc" / "repo"):
+        private_folder(folder)
 
 
 def give(settings: Settings, api_key: str) -> None:

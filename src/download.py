@@ -10,6 +10,7 @@ import requests
 from tqdm import tqdm
 
 from src.errors import UserError
+from src.files import private_folder
 
 CONNECT_TIMEOUT = (
     5.0  # seconds; short, because `auto` settings try this on machines without network
@@ -40,7 +41,7 @@ def fetch(url: str, target: Path) -> Path:
         return local
     if target.is_file():
         return target
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(target.parent)
     try:
         _download(url, target)
     except requests.RequestException as error:

@@ -8,7 +8,6 @@ pretrained weights can be had too (40 photos can't teach a network from scratch)
 from __future__ import annotations
 
 import hashlib
-import shutil
 import sys
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+from src import checkpoints
 from src.download import DownloadError, fetch
 from src.errors import UserError
 from src.files import sha256, write_private
@@ -50,8 +50,12 @@ class Inputs(BaseModel):
 
     @property
     def model(self) -> str:
-        """What Ultralytics' ``YOLO`` is made from."""
-        return self.weights if self.pretrained else SCRATCH_MODEL
+        """What Ultralytics' ``YOLO`` is made from.
+
+        Of a checkpoint, the kept copy: Ultralytics refuses names that don't end in ``.pt`` and
+        drops apostrophes from paths, and the file in ``weights`` may change meanwhile.
+        """
+        return str(checkpoints.kept(self.weights_sha256)) if self.pretrained else SCRATCH_MODEL
 
     @property
     def weights_name(self) -> str:
@@ -94,9 +98,6 @@ def settle(settings: Settings, built: Kind | None = None) -> Inputs:
     if weights is None and settings.weights != SCRATCH:
         notices.append("WEIGHTS: training starts FROM SCRATCH (no pretrained weights)")
     digest = SCRATCH if weights is None else _checked(weights, known)
-    if weights is not None and not kept_weights(digest).is_file():
-        kept_weights(digest).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.copyfile(weights, kept_weights(digest))
     inputs = Inputs(
         settled_for=asked,
         dataset=dataset,
@@ -106,14 +107,6 @@ def settle(settings: Settings, built: Kind | None = None) -> Inputs:
     )
     write_private(RECORD, inputs.model_dump_json(indent=2) + "\n")
     return inputs
-
-
-def kept_weights(digest: str) -> Path:
-    """Return this checkout's copy of the checkpoint with that SHA-256.
-
-    Trained models are compared with the weights they started from, long after WEIGHTS said which.
-    """
-    return STATE / "weights" / f"{digest}.pt"
 
 
 def photos(settings: Settings) -> Path:
@@ -138,8 +131,8 @@ def _present(inputs: Inputs) -> bool:
     """Tell whether the recorded checkpoint is still the one that was checked."""
     if not inputs.pretrained:
         return True
-    path = Path(inputs.weights)
-    return path.is_file() and sha256(path) == inputs.weights_sha256
+    copies = (Path(inputs.weights), Path(inputs.model))
+    return all(file.is_file() and sha256(file) == inputs.weights_sha256 for file in copies)
 
 
 def _weights(settings: Settings, notices: list[str]) -> Path | None:
@@ -184,24 +177,17 @@ def _dataset(
 
 
 def _checked(weights: Path, known: Inputs | None) -> str:
-    """Return the checkpoint's SHA-256 after proving that it loads as a detector."""
-    digest = sha256(weights)
+    """Keep the checkpoint and return its SHA-256 after proving that it loads as a detector."""
+    digest = checkpoints.keep(weights)
     if known is not None and known.weights_sha256 == digest:
         return digest
-    from ultralytics import YOLO  # 2 s, paid only for weights not seen before
-
     try:
-        yolo = YOLO(weights)
-        if yolo.ckpt is None:  # it takes a file of any other name without looking into it
-            raise TypeError("no checkpoint")
-        task = yolo.task
-    except Exception as error:
+        task = checkpoints.load(checkpoints.kept(digest)).task
+    except checkpoints.CheckpointError as error:
+        checkpoints.kept(digest).unlink(missing_ok=True)
         if weights.parent == DOWNLOADS:
             weights.unlink()  # so that the next try downloads it anew
-        raise InputsError(
-            f"WEIGHTS: {weights} does not load as a YOLO checkpoint ({type(error).__name__}): "
-            "give a .pt file of Ultralytics"
-        ) from error
+        raise InputsError(f"WEIGHTS: {weights} {error}") from error
     if task != "detect":
         raise InputsError(f"WEIGHTS: {weights} is a model for {task}, not for detect")
     return digest

@@ -41,6 +41,8 @@ Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./:@-]+$", min_length=32)]
 # Three characters or more: the store silently disables a shorter access key.
 AccessKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", min_length=3, max_length=20)]
 Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")]
+# Host names, each with a port or without, separated by slashes.
+Names = Annotated[str, Field(pattern=r"^([A-Za-z0-9.-]+(:[0-9]+)?(/|$))*$")]
 
 
 # What a setting of .env.example may be that `Settings` does not name, by the end of its name.
@@ -74,6 +76,7 @@ class Settings(BaseModel):
 
     mode: Literal["auto", "docker", "native"]
     bind_address: Word
+    host_names: Names = ""
     zenml_port: Port
     mlflow_port: Port
     minio_port: Port

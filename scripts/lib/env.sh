@@ -6,6 +6,7 @@ STATE=$ROOT/.stack
 VENV=${VENV:-$ROOT/.venv}
 PYTHON_BIN=$VENV/bin/python
 export PYTHONUNBUFFERED=1
+umask 077 # what is made here is nobody else's
 cd "$ROOT" || return 1
 # Docker's name for this checkout, made of its path: two checkouts never share volumes.
 COMPOSE_PROJECT=zenml-cv-yolo-$(pwd -P | cksum | cut -d' ' -f1)
@@ -30,7 +31,7 @@ load_settings() {
 
 # Create a folder that nobody else may enter.
 ensure_private_folder() {
-  [ -d "$1" ] || (umask 077 && mkdir -p "$1")
+  [ -d "$1" ] || mkdir -p "$1"
 }
 
 # One script at a time may change the services of this checkout. The lock is the system's own, on a

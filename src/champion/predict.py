@@ -14,8 +14,10 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from src.champion.registry import CHAMPION, MODEL, RegistryError, champion, weights_of
+from src.checkpoints import load
 from src.client import use_stack
 from src.errors import run_command
+from src.files import private_folder
 from src.settings import ROOT, Settings, load_settings
 
 PREDICTIONS = ROOT / "predictions"
@@ -35,13 +37,12 @@ def predict(source: Path, settings: Settings) -> Path:
     cache = settings.backend_state / "models" / str(version.run_id)
     weights = cache / "weights" / "best.pt"
     if not weights.is_file():
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(cache)
         weights = weights_of(str(version.run_id), cache)
     imgsz = int(MlflowClient().get_run(version.run_id).data.params["imgsz"])
-    from ultralytics import YOLO
 
     folder = PREDICTIONS / f"{datetime.now():%Y%m%d-%H%M%S}"
-    results = YOLO(weights).predict(
+    results = load(weights).predict(
         str(source), imgsz=imgsz, stream=True, save=True, verbose=False,
         project=str(PREDICTIONS), name=folder.name,
     )  # fmt: skip

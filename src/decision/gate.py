@@ -10,9 +10,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from src.champion.registry import RegistryError, champion, weights_of
+from src.checkpoints import kept
 from src.datasets import FOLDER, DatasetError
 from src.datasets.versioning import require_current
-from src.inputs import SCRATCH, kept_weights
+from src.inputs import SCRATCH
 from src.training.trainer import Metrics, score, workspace
 
 RULE = (
@@ -57,7 +58,7 @@ def judge(run: Run) -> Verdict:
         raise RegistryError(f"{run.info.run_name} was trained on other data: {error}") from error
     untrained = None
     if tags["weights_sha256"] != SCRATCH:
-        untrained = kept_weights(tags["weights_sha256"])
+        untrained = kept(tags["weights_sha256"])
         if not untrained.is_file():
             raise RegistryError(
                 f"{run.info.run_name} started from {tags['weights']}, which this checkout does not "

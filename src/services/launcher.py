@@ -59,6 +59,28 @@ def loopback(given: Given) -> bool:
     return ipaddress.ip_address(given["BIND_ADDRESS"]).is_loopback
 
 
+def names(given: Given) -> list[str]:
+    """Return the other names, with a port or without, under which browsers may come."""
+    return [name for name in given["HOST_NAMES"].split("/") if name]
+
+
+def hosts(given: Given, port: str) -> list[str]:
+    """Return the Host headers of requests that are meant for the server at ``port``.
+
+    The port is left open where a tunnel may have changed it, and nobody can claim the name.
+    """
+    own = [f"{given['BIND_ADDRESS']}:{port}"]
+    for name in names(given):
+        own += [name] if ":" in name else [name, f"{name}:{port}"]
+    return ["localhost:*", "127.0.0.1:*", *own]
+
+
+def origins(given: Given, port: str) -> list[str]:
+    """Return the origins of the server's own page: others may read and change nothing."""
+    own = [f"http://{host}" for host in hosts(given, port) if "*" not in host]
+    return own + [f"https://{name}" for name in names(given)]
+
+
 def store_url(given: Given) -> str:
     """Return the object store's address as this server reaches it."""
     if "STORE_HOST" in given:
@@ -141,11 +163,13 @@ authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 def mlflow(given: Given) -> Start:
     """Return MLflow's server. It asks for a sign-in unless only this machine can reach it."""
     folder = Path(given["SERVICE_DATA"])
-    names = dict.fromkeys(["localhost", "127.0.0.1", "mlflow", given["BIND_ADDRESS"]])
+    port = given["MLFLOW_PORT"]
+    beside = ["mlflow:*"] if "STORE_HOST" in given else []  # from containers of one's own
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
-        *("--host", host(given), "--port", given["MLFLOW_PORT"]),
-        *("--allowed-hosts", ",".join(f"{name}:*" for name in names)),
+        *("--host", host(given), "--port", port),
+        *("--allowed-hosts", ",".join(hosts(given, port) + beside)),
+        *("--cors-allowed-origins", ",".join(origins(given, port))),
         *("--serve-artifacts", "--artifacts-destination", f"s3://{given['MLFLOW_BUCKET']}"),
         *("--uvicorn-opts", f"--log-config {folder}/logging.json"),
     ]
@@ -208,6 +232,8 @@ def zenml(given: Given) -> Start:
             "ZENML_CONFIG_PATH": given.get("ZENML_CONFIG_PATH", str(folder)),
             "ZENML_SERVER_DEPLOYMENT_TYPE": "other",
             "ZENML_SERVER_AUTO_ACTIVATE": "true",
+            # Else every origin may, and the page of another port of this host shares the cookie.
+            "ZENML_SERVER_CORS_ALLOW_ORIGINS": ",".join(origins(given, given["ZENML_PORT"])),
             "ZENML_DEFAULT_USER_NAME": given["ZENML_ADMIN_USERNAME"],
             "ZENML_DEFAULT_USER_PASSWORD": given["ZENML_ADMIN_PASSWORD"],
             "ZENML_SERVER_JWT_SECRET_KEY": given["ZENML_JWT_SECRET_KEY"],

@@ -94,6 +94,7 @@ SERVICES = (
         port="MLFLOW_PORT",
         settings=(
             "BIND_ADDRESS",
+            "HOST_NAMES",
             "MLFLOW_PORT",
             "MINIO_PORT",
             "MLFLOW_BUCKET",
@@ -120,6 +121,7 @@ SERVICES = (
         port="ZENML_PORT",
         settings=(
             "BIND_ADDRESS",
+            "HOST_NAMES",
             "ZENML_PORT",
             "MINIO_PORT",
             "ZENML_ADMIN_USERNAME",

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.datasets import CLASSES
+import yaml
+
+from src.checkpoints import load
+from src.datasets import CLASSES, SPLITS
 from src.inputs import SCRATCH_MODEL
 from src.training.recipes import Recipe
 
@@ -69,11 +72,17 @@ class Training:
 def workspace(data: Path) -> Iterator[tuple[Path, Path]]:
     """Yield a temporary folder and a copy of the data set in it; both are gone afterwards.
 
-    Ultralytics writes caches beside the labels, which would change what DVC versions.
+    Ultralytics writes caches beside the labels, which would change what DVC versions. It would also
+    unpickle those that a data set brings along, take ``.npy`` files for their pictures, and run the
+    ``download`` of its data.yaml: they stay behind, and data.yaml is written here.
     """
     with tempfile.TemporaryDirectory(prefix="training-") as folder:
         copy = Path(folder) / "data"
-        shutil.copytree(data, copy)
+        shutil.copytree(data, copy, ignore=shutil.ignore_patterns("*.cache", "*.npy"))
+        layout = copy / "data.yaml"
+        names = yaml.safe_load(layout.read_text(encoding="utf-8"))["names"]
+        places = {split: f"images/{split}" for split in SPLITS}
+        layout.write_text(yaml.safe_dump({"path": str(copy), **places, "names": names}))
         yield Path(folder), copy
 
 
@@ -87,13 +96,12 @@ def train(
     threads depend on their number. Writes into ``folder`` only.
     """
     import torch
-    from ultralytics import YOLO
 
     _configure_libraries()
     data_file = str(data / "data.yaml")
     untrained = score(model, data, recipe["imgsz"], "val", folder)
 
-    yolo = YOLO(model)
+    yolo = load(model)
     seen = -1
 
     def after_epoch(trainer: BaseTrainer) -> None:
@@ -136,10 +144,8 @@ def score(model: str, data: Path, imgsz: int, split: str, folder: Path) -> Metri
 
     COCO's other classes are left out of account. None for a model whose first class is no person.
     """
-    from ultralytics import YOLO
-
     _configure_libraries()
-    yolo = YOLO(model)
+    yolo = load(model)
     if model != SCRATCH_MODEL and yolo.names.get(0) not in CLASSES:
         return None
     result = yolo.val(

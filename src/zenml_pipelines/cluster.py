@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src import checkpoints
 from src.client import give
 from src.datasets import versioning
 from src.errors import run_command
-from src.files import sha256, write_private
+from src.files import private_folder, write_private
 from src.inputs import DOWNLOADS, RECORD, Inputs, InputsError
 from src.settings import ROOT, Settings, load_settings
 from src.training.recipes import Cell
@@ -294,7 +295,7 @@ def _assignment(job: Job, tags: list[str]) -> Assignment:
         if name.endswith(("_password", "_secret_key", "_encryption_key"))
         and name not in WORKERS_SECRETS
     }
-    weights = [ray.put(Path(job.inputs.weights).read_bytes())] if job.inputs.pretrained else []
+    weights = [ray.put(Path(job.inputs.model).read_bytes())] if job.inputs.pretrained else []
     return Assignment(
         settings=job.settings.model_copy(update=hidden),
         api_key=job.settings.api_key_file.read_text().strip(),
@@ -369,10 +370,10 @@ def _place_inputs(assignment: Assignment) -> None:
     if inputs.pretrained:
         place = DOWNLOADS / f"{inputs.weights_sha256[:8]}-{inputs.weights_name}"
         if not place.is_file():
-            place.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(place.parent)
             partial = place.with_suffix(".part")
             partial.write_bytes(ray.get(assignment.weights[0]))
-            if sha256(partial) != inputs.weights_sha256:
+            if checkpoints.keep(partial) != inputs.weights_sha256:
                 raise InputsError("the weights did not arrive as they were sent: try again")
             partial.replace(place)
         inputs = inputs.model_copy(update={"weights": str(place)})

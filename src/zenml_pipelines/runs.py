@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from src.files import private_folder
 from src.settings import Settings
 
 LOCK = "lock"
@@ -60,7 +61,7 @@ def claim(settings: Settings, name: str) -> Iterator[Path]:
 def own(settings: Settings, name: str) -> Iterator[Path]:
     """Own the run ``name``, which may run in another process or on another machine."""
     base = runs_folder(settings)
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(base)
     # Locked before it gets its name, so that nobody ever finds it without its owner.
     fresh = Path(tempfile.mkdtemp(prefix=".", dir=base))
     folder = base / name

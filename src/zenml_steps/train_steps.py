@@ -15,6 +15,7 @@ from zenml.enums import ArtifactType, ExecutionStatus
 from zenml.exceptions import RunInterruptedException
 from zenml.models import StepRunUpdate
 
+from src import checkpoints
 from src.bootstrap.zenml_stack import TRACKER
 from src.datasets import FOLDER, manifest, versioning
 from src.inputs import InputsError, settle
@@ -41,7 +42,7 @@ def _interruptible() -> Iterator[None]:
     settings={"experiment_tracker.mlflow": {"experiment_name": tracking.EXPERIMENT}},
     output_materializers={"yolo_weights": yolo_materializer.YoloMaterializer},
     cache_policy=CachePolicy(
-        source_dependencies=[trainer, tracking, provenance, yolo_materializer]
+        source_dependencies=[checkpoints, trainer, tracking, provenance, yolo_materializer]
     ),
 )
 def train_yolo_tiny(
@@ -73,7 +74,7 @@ def train_yolo_tiny(
     assert run is not None  # the experiment tracker has started it
     with _interruptible(), trainer.workspace(FOLDER) as (folder, data):
         training = tracking.track(recipe, run_name, data, inputs.model, folder, tags)
-        model = YOLO(training.weights)
+        model = checkpoints.load(training.weights)
     result = {
         "run_name": run_name,
         "metrics": training.metrics,

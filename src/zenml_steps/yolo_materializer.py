@@ -12,6 +12,8 @@ from zenml.enums import ArtifactType
 from zenml.io import fileio
 from zenml.materializers.base_materializer import BaseMaterializer
 
+from src.checkpoints import load
+
 FILE = "best.pt"
 
 
@@ -33,7 +35,7 @@ class YoloMaterializer(BaseMaterializer):
         with tempfile.TemporaryDirectory() as folder:
             local = str(Path(folder) / FILE)
             self._copy(self._address, local)
-            return YOLO(local)
+            return load(local)
 
     @property
     def _address(self) -> str:

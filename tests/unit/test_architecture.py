@@ -15,7 +15,7 @@ LAYERS = (
     "client",
     "services",
     "bootstrap",
-    "inputs download",
+    "checkpoints inputs download",
     "datasets",
     "training train_cv",
     "champion",

@@ -1,10 +1,14 @@
 """Files are whole and private."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from src.files import sha256, write_private
+from src.files import private_folder, sha256, write_private
+from src.settings import ROOT
 
 
 def test_a_private_file_is_replaced_in_one_move_and_readable_by_nobody_else(
@@ -25,3 +29,36 @@ def test_a_private_file_is_replaced_in_one_move_and_readable_by_nobody_else(
 def test_a_digest_is_the_files_sha256(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     assert sha256(tmp_path / "file") == hashlib.sha256(b"content").hexdigest()
+
+
+def test_folders_above_are_nobody_elses_either(
+    tmp_path: Path, mode_of: Callable[[Path], str]
+) -> None:
+    old = os.umask(0)
+    try:
+        folder = private_folder(tmp_path / "a" / "b" / "c")
+    finally:
+        os.umask(old)
+    assert [mode_of(f) for f in (folder, *folder.parents[:2])] == ["700"] * 3
+    tmp_path.chmod(0o755)
+    private_folder(folder)  # what is there already stays as it is
+    assert mode_of(tmp_path) == "755"
+
+
+def test_a_killed_write_leaves_what_git_ignores_and_the_next_write_removes(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "config.local"
+    code = f"""
+import os, pathlib, signal
+from src.files import write_private
+pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+write_private(pathlib.Path({str(file)!r}), "secret")
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -9
+    (leftover,) = tmp_path.iterdir()
+    assert leftover.read_text() == "secret"
+    ignored = subprocess.run(["git", "check-ignore", "-q", f".dvc/{leftover.name}"], cwd=ROOT)
+    assert ignored.returncode == 0
+    write_private(file, "new")
+    assert list(tmp_path.iterdir()) == [file]

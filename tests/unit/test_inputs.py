@@ -1,19 +1,19 @@
 """Which data and weights a training starts from: settled once, said loudly, never swapped."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from src import inputs
+from src import checkpoints, inputs
 from src.download import DownloadError
 from src.files import sha256
 from src.inputs import PRETRAINED_URL, InputsError, settle
 from src.settings import Settings
 
 MakeSettings = Callable[..., Settings]
+REAL_LOAD = checkpoints.load
 
 
 class Network:
@@ -35,14 +35,12 @@ class Network:
         return target
 
 
-def stub_yolo(weights: Path) -> SimpleNamespace:
-    """Load a checkpoint whose first word is its task; a file of another name is not looked into."""
-    if Path(weights).suffix != ".pt":
-        return SimpleNamespace(task="detect", ckpt=None)
+def stub_load(weights: Path) -> SimpleNamespace:
+    """Load a checkpoint whose first word is its task; no other loads."""
     task = Path(weights).read_text().split()[0]
     if task not in ("detect", "classify"):
-        raise TypeError("not a loadable checkpoint")
-    return SimpleNamespace(task=task, ckpt={"model": task})
+        raise checkpoints.CheckpointError("does not load as a YOLO checkpoint")
+    return SimpleNamespace(task=task)
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +49,8 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
     monkeypatch.setattr(inputs, "fetch", network.fetch)
     monkeypatch.setattr(inputs, "RECORD", tmp_path / "state" / "inputs.json")
     monkeypatch.setattr(inputs, "DOWNLOADS", tmp_path / "state" / "downloads")
-    monkeypatch.setitem(sys.modules, "ultralytics", SimpleNamespace(YOLO=stub_yolo))
+    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path / "state" / "weights")
+    monkeypatch.setattr(checkpoints, "load", stub_load)
     return network
 
 
@@ -69,7 +68,8 @@ def said(found: inputs.Inputs) -> str:
 def test_photos_and_pretrained_weights_where_both_can_be_had(settings: Settings) -> None:
     found = settle(settings)
     assert (found.dataset, found.pretrained, found.notices) == ("coco128", True, [])
-    assert found.model == found.weights
+    assert Path(found.model).read_bytes() == Path(found.weights).read_bytes()
+    assert Path(found.model).name == f"{found.weights_sha256}.pt"
     assert found.weights_name == "yolov8n.pt"
     assert found.weights_sha256 == sha256(Path(found.weights))
     assert found.recipe_suffix == ""
@@ -204,7 +204,7 @@ def test_weights_that_are_no_detector_are_an_error(
 def test_the_real_loader_refuses_garbage(
     make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.delitem(sys.modules, "ultralytics")
+    monkeypatch.setattr(checkpoints, "load", REAL_LOAD)
     (tmp_path / name).write_text("garbage")
     with pytest.raises(InputsError, match="does not load as a YOLO checkpoint"):
         settle(make_settings(weights=str(tmp_path / name)))
@@ -264,3 +264,24 @@ def test_the_record_is_readable_by_nobody_else(
 ) -> None:
     settle(settings)
     assert mode_of(inputs.RECORD) == "600"
+
+
+def test_weights_of_any_name_are_used_from_the_kept_copy(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    odd = tmp_path / "it's mine" / "weights (1).bin"
+    odd.parent.mkdir()
+    odd.write_text("detect people")
+    found = settle(make_settings(weights=str(odd)))
+    assert found.model == str(checkpoints.kept(sha256(odd)))
+    Path(found.model).write_text("detect cats")
+    assert Path(settle(make_settings(weights=str(odd))).model).read_text() == "detect people"
+
+
+def test_weights_that_were_refused_are_not_kept(
+    make_settings: MakeSettings, checkpoint: Path, tmp_path: Path
+) -> None:
+    checkpoint.write_text("garbage")
+    with pytest.raises(InputsError):
+        settle(make_settings(weights=str(checkpoint)))
+    assert list(checkpoints.FOLDER.iterdir()) == []

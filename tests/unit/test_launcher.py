@@ -30,6 +30,7 @@ def launch(
     monkeypatch.setattr(launcher, "_make_volume", lambda *_: None)
 
     def launch(name: str, *, place: dict[str, str] | None = None, **changes: object) -> Start:
+        changes = {"host_names": ""} | changes
         (service,) = [service for service in SERVICES if service.name == name]
         settings = make_settings(**changes)
         given = {setting: str(getattr(settings, setting.lower())) for setting in service.settings}
@@ -132,3 +133,43 @@ def test_a_volume_that_was_not_finished_is_made_from_the_beginning(
         launcher._make_volume("juicefs", tmp_path, {})
     assert (tmp_path / "meta.db").exists()
     assert len(asked) == 2
+
+
+def option(start: Start, name: str) -> list[str]:
+    return start.command[start.command.index(name) + 1].split(",")
+
+
+@pytest.mark.parametrize(
+    ("names", "hosts", "origins"),
+    [
+        ("", [], []),
+        (
+            "mlops.lab/stack.lab:8443",
+            ["mlops.lab", "mlops.lab:5000", "stack.lab:8443"],
+            [
+                "http://mlops.lab",
+                "http://mlops.lab:5000",
+                "http://stack.lab:8443",
+                "https://mlops.lab",
+                "https://stack.lab:8443",
+            ],
+        ),
+    ],
+)
+def test_mlflow_answers_under_its_own_names_and_to_its_own_page(
+    launch: Launch, names: str, hosts: list[str], origins: list[str]
+) -> None:
+    start = launch("mlflow", bind_address="192.168.1.20", host_names=names)
+    local = ["localhost:*", "127.0.0.1:*"]
+    assert option(start, "--allowed-hosts") == [*local, "192.168.1.20:5000", *hosts]
+    assert option(start, "--cors-allowed-origins") == ["http://192.168.1.20:5000", *origins]
+
+
+def test_no_page_but_its_own_may_use_zenmls_session(launch: Launch) -> None:
+    environment = launch("zenml", bind_address="192.168.1.20", host_names="mlops.lab").environment
+    assert environment["ZENML_SERVER_CORS_ALLOW_ORIGINS"].split(",") == [
+        "http://192.168.1.20:8080",
+        "http://mlops.lab",
+        "http://mlops.lab:8080",
+        "https://mlops.lab",
+    ]

@@ -1,8 +1,10 @@
 """What a training asks of PyTorch and Ultralytics."""
 
+from pathlib import Path
+
 import pytest
 
-from src.training.trainer import _configure_libraries
+from src.training.trainer import _configure_libraries, workspace
 
 
 @pytest.mark.parametrize(("variable", "threads"), [(None, 1), ("3", 3)])
@@ -19,3 +21,24 @@ def test_a_training_has_its_threads_on_a_machine_of_many_cores(
     _configure_libraries()
     torch_utils.select_device("cpu", verbose=False)  # as each training and scoring does
     assert torch.get_num_threads() == threads
+
+
+def test_nothing_in_a_data_set_is_run_or_unpickled(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for split in ("train", "val", "test"):
+        for kind in ("images", "labels"):
+            (data / kind / split).mkdir(parents=True)
+    (data / "labels" / "train.cache").write_bytes(b"a pickle")
+    (data / "images" / "train" / "a.npy").write_bytes(b"in place of a.jpg")
+    (data / "data.yaml").write_text(
+        "path: /etc\ntrain: nowhere\nval: nowhere\nnames: [person]\n"
+        f"download: |\n  open({str(tmp_path / 'ran')!r}, 'w')\n"
+    )
+    from ultralytics.data.utils import check_det_dataset
+
+    with workspace(data) as (_, copy):
+        assert not list(copy.rglob("*.cache")) + list(copy.rglob("*.npy"))
+        read = check_det_dataset(str(copy / "data.yaml"))
+        assert read["val"] == str(copy / "images" / "val")
+        assert read["names"] == {0: "person"}
+    assert not (tmp_path / "ran").exists()
