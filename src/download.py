@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -10,13 +11,23 @@ import requests
 from tqdm import tqdm
 
 from src.errors import UserError
-from src.files import private_folder
+from src.files import private_folder, sha256, write_private
 
 CONNECT_TIMEOUT = (
     5.0  # seconds; short, because `auto` settings try this on machines without network
 )
 READ_TIMEOUT = 60.0  # seconds between two packets
 CHUNK = 1 << 16  # bytes
+# What the addresses that this project names itself hold, as many have published it independently.
+ASSETS = "https://github.com/ultralytics/assets/releases/download"
+PINNED = {
+    f"{ASSETS}/v8.4.0/yolov8n.pt": (
+        "f59b3d833e2ff32e194b5bb8e08d211dc7c5bdf144b90d2c8412c47ccfc83b36"
+    ),
+    f"{ASSETS}/v0.0.0/coco128.zip": (
+        "61e5e3028863d8ffc3b81d6a514603954889f0edd5e4b44c4ce60b2da99aeb8e"
+    ),
+}
 
 
 class DownloadError(UserError):
@@ -27,11 +38,12 @@ def fetch(url: str, target: Path) -> Path:
     """Return a local file with the content of ``url``; ``file://`` addresses are used in place.
 
     An interrupted download goes on where it stopped when the server allows it, else it starts
-    anew. A complete one is not repeated.
+    anew. A complete one is not repeated. Of an address without a pinned SHA-256 the first one's is
+    recorded, and said when it changes.
 
     Raises:
-        DownloadError: When the address can't be reached, the content is truncated, or the disk
-            has no room for it.
+        DownloadError: When the address can't be reached, the content is truncated or not what is
+            pinned, or the disk has no room for it.
     """
     parts = urlsplit(url)
     if parts.scheme == "file":
@@ -87,9 +99,25 @@ def _download(url: str, target: Path) -> None:
     size = part.stat().st_size
     if total is not None and size != total:
         raise DownloadError(f"{url}: {size} of {total} bytes arrived: run the same command again")
-    part.replace(target)
     version.unlink(missing_ok=True)
+    _check(url, part, target.with_name(f"{target.name}.sha256"))
+    part.replace(target)
     return None
+
+
+def _check(url: str, part: Path, record: Path) -> None:
+    """Compare a complete download with what is pinned, or with the first from that address."""
+    digest = sha256(part)
+    pinned = PINNED.get(url)
+    if pinned and digest != pinned:
+        part.unlink()
+        raise DownloadError(f"{url}: not the published file, its SHA-256 is {digest}: refused")
+    if pinned:
+        return
+    if not record.is_file():
+        write_private(record, f"{digest}\n")
+    elif (first := record.read_text().strip()) != digest:
+        sys.stderr.write(f"*** {url} has changed: SHA-256 {digest}, at first {first}\n")
 
 
 def _sized(answer: requests.Response) -> bool:

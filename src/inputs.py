@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from src import checkpoints
-from src.download import DownloadError, fetch
+from src.download import ASSETS, DownloadError, fetch
 from src.errors import UserError
 from src.files import sha256, write_private
 from src.settings import STATE, Settings
@@ -25,7 +25,7 @@ Kind = Literal["coco128", "synthetic"]  # of data set
 
 RECORD = STATE / "inputs.json"
 DOWNLOADS = STATE / "downloads"
-PRETRAINED_URL = "https://github.com/ultralytics/assets/releases/download/v8.4.0/yolov8n.pt"
+PRETRAINED_URL = f"{ASSETS}/v8.4.0/yolov8n.pt"
 SCRATCH = "scratch"
 SCRATCH_MODEL = "yolov8n.yaml"  # the architecture alone, with random weights
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from src.champion.registry import CHAMPION, MODEL, RegistryError, champion, weights_of
+from src.champion.registry import CHAMPION, MODEL, RegistryError, champion, champion_weights
 from src.checkpoints import load
 from src.client import use_stack
 from src.errors import run_command
@@ -34,11 +34,8 @@ def predict(source: Path, settings: Settings) -> Path:
         raise RegistryError(f"{MODEL} has no {CHAMPION} yet: make report, or make promote RUN=…")
     if not source.exists():
         raise RegistryError(f"SOURCE={source}: no such file or folder")
-    cache = settings.backend_state / "models" / str(version.run_id)
-    weights = cache / "weights" / "best.pt"
-    if not weights.is_file():
-        private_folder(cache)
-        weights = weights_of(str(version.run_id), cache)
+    cache = private_folder(settings.backend_state / "models" / str(version.run_id))
+    weights = champion_weights(version, cache)
     imgsz = int(MlflowClient().get_run(version.run_id).data.params["imgsz"])
 
     folder = PREDICTIONS / f"{datetime.now():%Y%m%d-%H%M%S}"

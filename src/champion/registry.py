@@ -15,7 +15,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from src.errors import UserError
+from src.files import sha256
 from src.settings import Settings
+from src.training.provenance import TRAINED
 from src.training.tracking import EXPERIMENT
 
 MODEL = "person-detector"
@@ -61,10 +63,41 @@ def find_run(name_or_id: str) -> Run:
 
 
 def weights_of(run_id: str, folder: Path) -> Path:
-    """Download a run's best weights into ``folder``."""
-    return Path(
+    """Return a run's best weights, downloaded into ``folder`` unless they are there.
+
+    Raises:
+        RegistryError: When they are not those that the run's tag tells.
+    """
+    tags = MlflowClient().get_run(run_id).data.tags
+    name, expected = tags.get("mlflow.runName", run_id), tags.get(TRAINED)
+    if expected is None:
+        raise RegistryError(
+            f"{name} has no tag {TRAINED} to check its weights against: it was trained by an "
+            "earlier version, or somebody has taken it away: train it again"
+        )
+    weights = folder / WEIGHTS
+    if not weights.is_file() or sha256(weights) != expected:
         mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=WEIGHTS, dst_path=folder)
-    )
+    if (digest := sha256(weights)) != expected:
+        weights.unlink()
+        raise RegistryError(
+            f"{WEIGHTS} of {name} was changed after the training: SHA-256 {digest} is not its "
+            f"{TRAINED}: refused"
+        )
+    return weights
+
+
+def champion_weights(version: ModelVersion, folder: Path) -> Path:
+    """Return a registered version's weights as they were promoted; raises ``RegistryError``."""
+    weights = weights_of(str(version.run_id), folder)
+    promoted = version.tags.get(TRAINED)
+    if promoted not in (None, sha256(weights)):
+        weights.unlink()
+        raise RegistryError(
+            f"the weights of {MODEL} version {version.version} were changed after the promotion: "
+            "refused; make rollback, or promote another run"
+        )
+    return weights
 
 
 def promote(run: Run, settings: Settings, reason: str) -> ModelVersion:
@@ -84,7 +117,7 @@ def promote(run: Run, settings: Settings, reason: str) -> ModelVersion:
     if old is not None and old.version == version.version:
         return version
     tags = {"reason": reason, "zenml_run": run.data.tags.get("zenml_run", "")}
-    tags["dataset_md5"] = run.data.tags["dataset_md5"]
+    tags |= {name: run.data.tags[name] for name in ("dataset_md5", TRAINED)}
     for name, value in tags.items():
         client.set_model_version_tag(MODEL, version.version, name, value)
     if old is not None:

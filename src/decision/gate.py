@@ -9,7 +9,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from src.champion.registry import RegistryError, champion, weights_of
+from src.champion.registry import RegistryError, champion, champion_weights, weights_of
 from src.checkpoints import kept
 from src.datasets import FOLDER, DatasetError
 from src.datasets.versioning import require_current
@@ -82,7 +82,7 @@ def judge(run: Run) -> Verdict:
             rows.append(
                 _row(
                     f"{held.info.run_name} (champion, version {reigning.version})",
-                    weights_of(reigning.run_id, folder / "old"),
+                    champion_weights(reigning, folder / "old"),
                     int(held.data.params["imgsz"]),
                     data,
                     work,

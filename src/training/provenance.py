@@ -8,6 +8,7 @@ import subprocess
 from src.settings import ROOT
 from src.training.trainer import WATCH
 
+TRAINED = "trained_weights_sha256"  # the tag that tells a run's own weights, best.pt
 ORIGIN = ROOT / "origin.json"  # beside code that was sent to a cluster's worker
 
 

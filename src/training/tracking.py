@@ -8,7 +8,9 @@ from pathlib import Path
 
 from src.client import use_stack
 from src.errors import UserError
+from src.files import sha256
 from src.settings import load_settings
+from src.training.provenance import TRAINED
 from src.training.recipes import Recipe
 from src.training.trainer import WATCH, Metrics, Training, train
 
@@ -89,6 +91,7 @@ def track(
     if training.untrained is not None:
         final |= {f"untrained_{name}": value for name, value in training.untrained.items()}
     mlflow.log_metrics(final, step=int(recipe["epochs"]))
+    mlflow.set_tag(TRAINED, sha256(training.weights))
     for name in ARTIFACTS:
         file = training.folder / name
         if file.is_file():

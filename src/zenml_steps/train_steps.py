@@ -18,6 +18,7 @@ from zenml.models import StepRunUpdate
 from src import checkpoints
 from src.bootstrap.zenml_stack import TRACKER
 from src.datasets import FOLDER, manifest, versioning
+from src.files import sha256
 from src.inputs import InputsError, settle
 from src.settings import load_settings
 from src.training import provenance, tracking, trainer
@@ -74,6 +75,7 @@ def train_yolo_tiny(
     assert run is not None  # the experiment tracker has started it
     with _interruptible(), trainer.workspace(FOLDER) as (folder, data):
         training = tracking.track(recipe, run_name, data, inputs.model, folder, tags)
+        tags[provenance.TRAINED] = sha256(training.weights)
         model = checkpoints.load(training.weights)
     result = {
         "run_name": run_name,

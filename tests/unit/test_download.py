@@ -1,6 +1,7 @@
 """Downloads from a server of the test's own: whole, resumed, begun anew, and never by halves."""
 
 import errno
+import hashlib
 import shutil
 import socket
 import threading
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from src.download import CHUNK, DownloadError, fetch
+from src import download, inputs
+from src.download import CHUNK, PINNED, DownloadError, fetch
+from src.settings import EXAMPLE_FILE, read_env_file
 
 CONTENT = bytes(range(256)) * 1024
 ARRIVED = 2 * CHUNK  # bytes of CONTENT before the connection breaks
@@ -91,7 +94,7 @@ def interrupt(server: Server, target: Path) -> None:
 def test_a_file_arrives_whole_and_alone(server: Server, target: Path) -> None:
     assert fetch(server.url, target) == target
     assert target.read_bytes() == CONTENT
-    assert list(target.parent.iterdir()) == [target]
+    assert set(target.parent.iterdir()) == {target, target.with_name(f"{target.name}.sha256")}
 
 
 def test_a_file_that_is_there_is_not_fetched_again(server: Server, target: Path) -> None:
@@ -114,7 +117,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server: Server, target
     fetch(server.url, target)
     assert server.answers == [(None, 200), (f"bytes={ARRIVED}-", 206)]
     assert target.read_bytes() == CONTENT
-    assert list(target.parent.iterdir()) == [target]
+    assert set(target.parent.iterdir()) == {target, target.with_name(f"{target.name}.sha256")}
 
 
 def test_a_server_without_ranges_begins_anew(server: Server, target: Path) -> None:
@@ -197,3 +200,33 @@ def test_a_disk_that_fills_up_meanwhile_is_one_clear_error(
     with pytest.raises(DownloadError, match="No space left on device"):
         fetch(server.url, target)
     assert not target.exists()
+
+
+def test_the_addresses_that_the_project_names_are_pinned() -> None:
+    assert inputs.PRETRAINED_URL in PINNED
+    assert read_env_file(EXAMPLE_FILE)["COCO128_URL"] in PINNED
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_what_is_pinned_is_taken_and_nothing_else(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: bool
+) -> None:
+    digest = hashlib.sha256(CONTENT if published else b"other").hexdigest()
+    monkeypatch.setitem(download.PINNED, server.url, digest)
+    if published:
+        assert fetch(server.url, tmp_path / "file").read_bytes() == CONTENT
+        return
+    with pytest.raises(DownloadError, match="not the published file"):
+        fetch(server.url, tmp_path / "file")
+    assert not list(tmp_path.glob("file*"))
+
+
+def test_another_file_behind_an_address_is_said(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "file"
+    for content, said in ((CONTENT, False), (CONTENT, False), (b"other", True), (b"other", True)):
+        server.content = content
+        target.unlink(missing_ok=True)
+        assert fetch(server.url, target).read_bytes() == content
+        assert ("has changed: SHA-256" in capsys.readouterr().err) == said

@@ -14,6 +14,7 @@ from src.champion.registry import (
     rollback,
 )
 from src.settings import Settings
+from src.training.provenance import TRAINED
 from tests.unit.mlflow_runs import DATASET, tracked_run
 
 pytestmark = pytest.mark.usefixtures("registry")
@@ -41,7 +42,12 @@ def test_the_first_promotion_registers_the_weights(settings: Settings) -> None:
     assert held is not None
     assert held.version == version.version
     assert held.source == f"{run.info.artifact_uri}/weights"
-    assert held.tags == {"reason": "0.8 is above 0.7", "zenml_run": "", "dataset_md5": DATASET}
+    assert held.tags == {
+        "reason": "0.8 is above 0.7",
+        "zenml_run": "",
+        "dataset_md5": DATASET,
+        TRAINED: run.data.tags[TRAINED],
+    }
 
 
 def test_the_replaced_champion_stays_as_previous(settings: Settings) -> None:
