@@ -69,7 +69,7 @@ def load(checkpoint: str | Path) -> YOLO:
     try:
         return YOLO(str(checkpoint))
     except Exception as error:
-        if found := re.search(r"Unsupported \w+: \w+ (\S+)", str(error.__cause__)):
+        if found := re.search(r"\bGLOBAL (\S+)", str(error.__cause__)):
             raise CheckpointError(
                 f"holds more than a YOLO model ({found[1]}), which loading would run: refused"
             ) from error
