@@ -14,7 +14,7 @@ $(error unknown: $(UNKNOWN). Settings are in .env.example, other variables in `m
 endif
 
 ##@ Stack
-.PHONY: help setup up stack status logs doctor credentials down clean
+.PHONY: help setup up stack status logs doctor credentials down prune clean
 help: ## List the targets
 	@scripts/show-help.sh Makefile
 setup: ## Install .venv from requirements.txt; make .env with random secrets
@@ -34,6 +34,8 @@ credentials: ## Print addresses, user names and passwords
 	@scripts/show-credentials.sh
 down: ## Stop the services, keep every byte
 	@scripts/stop-services.sh
+prune: stack ## Free what was deleted in the pages; shows it and asks first (FORCE=1 doesn't)
+	@scripts/prune-storage.sh
 clean: ## Delete the services' data, runs and data set; asks first (FORCE=1 doesn't)
 	@scripts/clean-checkout.sh
 

@@ -52,7 +52,7 @@ class Deletion:
 
     def done(self, request: dict[str, Any], answer: dict[str, Any]) -> None:
         """Take note of an object that is gone."""
-        named = {name: request[name] for name in ("Key", "VersionId") if name in request}
+        named = self._named(request)
         if answer.get("DeleteMarker"):
             named |= {"DeleteMarker": True, "DeleteMarkerVersionId": answer.get("VersionId", "")}
         self._deleted.append(named)
@@ -60,9 +60,13 @@ class Deletion:
 
     def failed(self, request: dict[str, Any], answer: dict[str, Any]) -> None:
         """Take note of an object that the store refuses to delete."""
-        named = {name: request[name] for name in ("Key", "VersionId") if name in request}
         error = answer["Error"]
-        self._errors.append(named | {name: error.get(name, "") for name in ("Code", "Message")})
+        self._errors.append(
+            self._named(request) | {name: error.get(name, "") for name in ("Code", "Message")}
+        )
+
+    def _named(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {name: request[name] for name in ("Key", "VersionId") if name in request}
 
     def answer(self) -> dict[str, Any]:
         """Return the answer of ``DeleteObjects``."""

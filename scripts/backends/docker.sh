@@ -220,6 +220,12 @@ backend_logs() {
 
 # --- Down -----------------------------------------------------------------------------------------
 
+backend_launch() {
+  local service=$1
+  shift
+  docker_compose exec -T "$service" python -m src.services.launcher "$@"
+}
+
 backend_down() {
   backend_check || die "the services were left as they are"
   docker_logged down --remove-orphans

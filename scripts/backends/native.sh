@@ -148,6 +148,13 @@ backend_logs() {
   fi
 }
 
+backend_launch() {
+  local service=$1
+  shift
+  SERVICE_SETTINGS=.stack/native/settings/$service.env SERVICE_DATA=.stack/native/$service \
+    "$PYTHON_BIN" -m src.services.launcher "$@"
+}
+
 backend_down() {
   local pid deadline=$((SECONDS + 60))
   if native_running; then

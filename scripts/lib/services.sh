@@ -7,6 +7,7 @@
 #   backend_up            start what is not running, carrying changed settings through
 #   backend_states        print "service<TAB>running|starting|stopped|failed<TAB>detail" for each
 #   backend_logs N [SVC]  print the last N lines of each service, or of one; FOLLOW=1 keeps on
+#   backend_launch SVC …  run src/services/launcher.py where a service runs, with these arguments
 #   backend_down          stop everything, keep every byte
 #   backend_destroy       stop everything and delete the services' data
 # It may call the functions of log.sh, env.sh, secrets.sh, this file and wait.sh, and use

@@ -82,6 +82,16 @@ class State:
     pushed: bool  # the remote holds the pointer's content
 
 
+class _Removed(logging.Handler):
+    """Sums up how many objects DVC says that it removed."""
+
+    objects = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg.startswith("Removed %d") and isinstance(record.args, tuple):
+            self.objects += int(str(record.args[0]))
+
+
 class Versions:
     """DVC's view of the data set."""
 
@@ -115,6 +125,27 @@ class Versions:
     def push(self) -> None:
         """Send the current version to the remote."""
         self._repo.push(targets=[str(POINTER)])
+
+    def unused(self) -> int:
+        """Return how many files no commit and no pointer refers to, here and in the remote."""
+        return self._remove_unused(dry=True)
+
+    def remove_unused(self) -> None:
+        """Delete them."""
+        self._remove_unused(dry=False)
+
+    def _remove_unused(self, *, dry: bool) -> int:
+        """Run DVC's garbage collection; only its log tells how many objects it removed."""
+        logger = logging.getLogger("dvc.repo.gc")
+        counted = _Removed()
+        logger.addHandler(counted)
+        logger.setLevel(logging.INFO)
+        try:
+            self._repo.gc(all_commits=True, workspace=True, cloud=True, force=True, dry=dry)
+        finally:
+            logger.removeHandler(counted)
+            logger.setLevel(logging.NOTSET)
+        return counted.objects
 
     def fetch(self) -> bool:
         """Bring the pointer's version from the cache or the remote; False where neither has it."""

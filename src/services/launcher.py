@@ -3,7 +3,8 @@ server itself.
 
 Usage: ``python -m src.services.launcher SERVICE`` becomes that server;
 ``… check SERVICE`` exits 0 when it answers: a container's healthcheck;
-``… cli ARGUMENT…`` runs ZenML's CLI as the administrator, in its container.
+``… cli ARGUMENT…`` runs ZenML's CLI as the administrator, in its container;
+``… gc ARGUMENT…`` runs ``mlflow gc`` beside MLflow's server, on its database.
 
 A server gets the settings that ``table.py`` lists for it from its environment or, secrets above
 all, from the file that SERVICE_SETTINGS names: neither ``ps`` nor ``docker inspect`` shows them.
@@ -310,6 +311,22 @@ def zenml_cli(given: Given, arguments: list[str]) -> Start:
     )
 
 
+def mlflow_gc(given: Given, arguments: list[str]) -> None:
+    """Run ``mlflow gc`` in this process: a database's password may stand in its arguments."""
+    start = mlflow(given)
+    address = "127.0.0.1" if "SERVICE_HOST" in given or loopback(given) else given["BIND_ADDRESS"]
+    os.environ.update(start.environment)
+    os.environ |= {
+        "MLFLOW_TRACKING_URI": f"http://{address}:{given['MLFLOW_PORT']}",
+        "MLFLOW_TRACKING_USERNAME": given["MLFLOW_ADMIN_USERNAME"],
+        "MLFLOW_TRACKING_PASSWORD": given["MLFLOW_ADMIN_PASSWORD"],
+    }
+    from mlflow.cli import cli
+
+    database = start.environment["MLFLOW_BACKEND_STORE_URI"]
+    cli.main(["gc", "--backend-store-uri", database, *arguments], prog_name="mlflow")
+
+
 # --- Running --------------------------------------------------------------------------------------
 
 SERVERS: dict[str, Callable[[Given], Start]] = {
@@ -353,6 +370,8 @@ def main(what: str, *arguments: str) -> int:
         return check(given, *arguments)
     if what == "cli":
         zenml_cli(given, list(arguments)).become()
+    if what == "gc":
+        mlflow_gc(given, list(arguments))
     if "SERVICE_HOST" in given:
         _empty(os.environ["TMPDIR"])
     if what == "zenml":

@@ -18,7 +18,7 @@ LAYERS = (
     "checkpoints inputs download",
     "datasets",
     "training train_cv",
-    "champion",
+    "champion prune",
     "zenml_steps",
     "zenml_pipelines",
     "decision",

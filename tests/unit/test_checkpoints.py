@@ -48,7 +48,7 @@ def test_a_poisoned_checkpoint_is_refused_and_runs_nothing(tmp_path: Path, form:
     marker, file = tmp_path / "ran", tmp_path / "poison.pt"
     content = {"model": Poison(marker), "epoch": 1}
     if form == "pickle":
-        file.write_bytes(pickle.dumps(content))
+        file.write_bytes(pickle.dumps(content, protocol=2))
     elif form == "model":  # within what is allowed otherwise
         torch.save({"model": torch.nn.Identity(), "train_args": {"a": Poison(marker)}}, file)
     else:
