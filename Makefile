@@ -69,12 +69,14 @@ ray-stop: ## Stop this machine's Ray node
 	@scripts/stop-ray-node.sh
 
 ##@ Development
-.PHONY: test test-docker lint lock
+.PHONY: test test-docker lint audit lock
 test: setup ## Unit, shell and end-to-end tests (ONLY=unit, shell or e2e); no engine needed
 	@scripts/run-tests.sh unit shell e2e
 test-docker: setup ## The same end-to-end tests on Docker
 	@scripts/run-tests.sh docker
 lint: setup ## ruff, mypy, shellcheck, shfmt
 	@scripts/run-linters.sh
+audit: setup ## Look up known vulnerabilities of the locked packages
+	@scripts/audit-packages.sh
 lock: setup ## Compile requirements.txt and requirements-dev.txt anew
 	@scripts/compile-requirements.sh
