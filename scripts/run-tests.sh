@@ -13,7 +13,8 @@ run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile tests/
 run_docker() {
   . "$ROOT/scripts/lib/services.sh"
   with_backend docker backend_check || die "the Docker tests need an engine and Compose v2"
-  TEST_MODE=docker "$PYTHON_BIN" -m pytest -v tests/e2e/test_main_job.py tests/e2e/test_docker.py
+  TEST_MODE=docker "$PYTHON_BIN" -m pytest -v tests/e2e/test_main_job.py tests/e2e/test_docker.py \
+    tests/e2e/test_object_store.py tests/e2e/test_refusals.py
 }
 
 main() {

@@ -21,7 +21,7 @@ start_node() {
   (umask 077 && exec env -i PATH="$VENV/bin:/usr/bin:/bin:/usr/sbin:/sbin" HOME="$folder" \
     TMPDIR="$folder" LANG="${LANG:-C.UTF-8}" ZENML_CV_YOLO_RAY_NODE="$ROOT" \
     ${CUDA_VISIBLE_DEVICES+CUDA_VISIBLE_DEVICES="$CUDA_VISIBLE_DEVICES"} \
-    RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$STATE/ray/token" RAY_USAGE_STATS_ENABLED=0 \
+    RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$STATE/ray/token" RAY_USAGE_STATS_ENABLED=0 ULTRALYTICS_SAFE_LOAD=true \
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=1 "$PYTHON_BIN" -m ray.scripts.scripts start \
     --temp-dir "$folder/ray" --num-cpus "$CPUS" --object-store-memory 200000000 "$@" >"$log" 2>&1) ||
     die "Ray did not start: $(tail -n 5 "$log")"

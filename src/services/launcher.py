@@ -181,6 +181,8 @@ def mlflow(given: Given) -> Start:
         "AWS_SECRET_ACCESS_KEY": given["MLFLOW_S3_SECRET_KEY"],
         # Its job workers would take 1.4 GB.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # No experiment names its own place for artifacts: at file:/… this server would write there.
+        "MLFLOW_ARTIFACT_LOCATION_MAX_LENGTH": "0",
     }
     if not loopback(given):
         command += ["--app-name", "basic-auth"]

@@ -191,6 +191,52 @@ def test_who_lacks_the_token_is_refused(head: Machine, worker: Machine) -> None:
     assert '"refused"' in head.run(str(head.checkout.interpreter), "-c", code)
 
 
+# What each of a node's ports serves, by Ray's own definitions (src/ray/protobuf).
+RAY_METHODS = [
+    "NodeInfoGcsService/GetAllNodeInfo",
+    "InternalKVGcsService/InternalKVKeys",
+    "NodeManagerService/GetNodeStats",
+    "CoreWorkerService/GetCoreWorkerStats",
+    "ObjectManagerService/Push",
+    "ObjectManagerService/Pull",
+]
+
+
+def test_no_port_of_a_node_answers_without_the_token(
+    head: Machine, worker: Machine, tmp_path: Path
+) -> None:
+    curl = shutil.which("curl")
+    if curl is None or "HTTP2" not in subprocess.check_output([curl, "--version"], text=True):
+        pytest.skip("needs curl with HTTP/2")
+    message = tmp_path / "empty.grpc"
+    message.write_bytes(bytes(5))
+    for machine in (head, worker):
+        ports = {
+            connection.laddr.port
+            for pid in pids(machine.address)
+            for connection in psutil.Process(pid).net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert len(ports) >= 3
+        denied = set()
+        for port in ports:
+            url = f"http://{machine.address}:{port}"
+            plain = machine.command(curl, "-s", "-m", "3", "-w", "%{http_code}", url)
+            said = subprocess.run(plain, capture_output=True, text=True, check=False).stdout
+            assert said[-3:] in ("000", "401"), (port, said)
+            for method in RAY_METHODS:
+                call = machine.command(
+                    *(curl, "-s", "-i", "-m", "3", "--http2-prior-knowledge", "-X", "POST"),
+                    *("-H", "content-type: application/grpc", "-H", "te: trailers"),
+                    *("--data-binary", f"@{message}", f"{url}/ray.rpc.{method}"),
+                )
+                said = subprocess.run(call, capture_output=True, text=True, check=False).stdout
+                assert "grpc-status: 0" not in said, (port, method)
+                if "InvalidAuthToken" in said:
+                    denied.add(method)
+        assert "NodeManagerService/GetNodeStats" in denied
+
+
 def test_cells_run_on_both_nodes(head: Machine, worker: Machine, mlflow: MLflow) -> None:
     worker.checkout.set(RAY_SECRET_KEY=head.checkout.settings["RAY_SECRET_KEY"])
     worker.run("make", "ray-worker", f"RAY_ADDRESS={ADDRESS}")

@@ -366,6 +366,7 @@ print(json.dumps(store.open_input_stream("dvc-data/w/arrow").read().decode()))
 
 def test_s3fs_and_zenmls_file_operations_delete(checkout: Checkout) -> None:
     code = """
+import json
 from zenml.client import Client
 from zenml.io import fileio
 store = Client().active_stack.artifact_store
