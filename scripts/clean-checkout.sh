@@ -24,7 +24,7 @@ remove_dataset() {
   else
     rm -f "$pointer"
   fi
-  rm -rf .dvc/tmp .dvc/config.local
+  rm -rf .dvc/tmp .dvc/config.local .dvc/.config.local.*.new
   if [ -n "$(find . -path ./.venv -prune -o -path ./.stack -prune -o \( -name '*.dvc' -type f -o -name dvc.yaml \) ! -path "./$pointer" -print | head -n 1)" ]; then
     say ".dvc/cache: kept (other DVC files of yours may need it)"
   else
