@@ -77,7 +77,11 @@ def weights_of(run_id: str, folder: Path) -> Path:
         )
     weights = folder / WEIGHTS
     if not weights.is_file() or sha256(weights) != expected:
-        mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=WEIGHTS, dst_path=folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        fetched = mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path=WEIGHTS, dst_path=str(folder)
+        )
+        weights = Path(fetched)
     if (digest := sha256(weights)) != expected:
         weights.unlink()
         raise RegistryError(

@@ -41,7 +41,7 @@ def scored(
     monkeypatch.setattr(gate, "score", score)
     monkeypatch.setattr(gate, "require_current", require_current)
     monkeypatch.setattr(gate, "workspace", workspace)
-    monkeypatch.setattr(gate, "kept_weights", lambda digest: tmp_path / f"{digest}.pt")
+    monkeypatch.setattr(gate, "kept", lambda digest: tmp_path / f"{digest}.pt")
     (tmp_path / "4567.pt").write_text("0.6")
     return asked
 

@@ -24,10 +24,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     run = SimpleNamespace(data=SimpleNamespace(tags=store.tags))
     monkeypatch.setattr(registry, "MlflowClient", lambda: SimpleNamespace(get_run=lambda _: run))
 
-    def download(run_id: str, artifact_path: str, dst_path: Path) -> None:
+    def download(run_id: str, artifact_path: str, dst_path: Path) -> str:
         target = Path(dst_path) / artifact_path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.read_bytes())
+        return str(target)
 
     monkeypatch.setattr(registry.mlflow.artifacts, "download_artifacts", download)
     return store
