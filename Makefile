@@ -50,7 +50,7 @@ grid: data ## Run every cell of the grid side by side (JOBS, GRID, RAY_ADDRESS);
 	@scripts/run-pipeline.sh grid
 
 ##@ Decision
-report: ## Compare the latest grid, let the gate decide, promote, write reports/
+report: ## Compare the latest grid, decide on the evidence, write reports/ (FORCE=1 REASON='…')
 	@scripts/run-decision.sh report
 promote: ## Make RUN's weights the champion if the gate agrees (FORCE=1 REASON='…')
 	@scripts/run-decision.sh promote
@@ -69,11 +69,13 @@ ray-stop: ## Stop this machine's Ray node
 	@scripts/stop-ray-node.sh
 
 ##@ Development
-.PHONY: test test-docker lint audit lock
+.PHONY: test test-docker test-statistics lint audit lock
 test: setup ## Unit, shell and end-to-end tests (ONLY=unit, shell or e2e); no engine needed
 	@scripts/run-tests.sh unit shell e2e
 test-docker: setup ## The same end-to-end tests on Docker
 	@scripts/run-tests.sh docker
+test-statistics: setup ## Thousands of simulated decisions: how often the gate errs (minutes)
+	@scripts/run-tests.sh statistics
 lint: setup ## ruff, mypy, shellcheck, shfmt
 	@scripts/run-linters.sh
 audit: setup ## Look up known vulnerabilities of the locked packages

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Decide on a grid's runs, and use what was decided. The services must run.
 # Usage: run-decision.sh report|promote|rollback|predict
-# Variables: RUN (promote: an MLflow run's name or id), FORCE=1 with REASON='…' (promote whatever the
-# gate says), SOURCE (predict: an image, a folder of images or a video)
+# Variables: RUN (promote: an MLflow run's name or id), FORCE=1 with REASON='…' (promote: whatever the
+# gate says; report: decide on an incomplete grid), SOURCE (predict: an image, a folder of images or a video)
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 
@@ -10,7 +10,9 @@ main() {
   require_setup
   [ -f "$STATE/backend" ] || die "the services don't run: make up"
   case $1 in
-    report) exec "$PYTHON_BIN" -m src.decision report ;;
+    report)
+      exec "$PYTHON_BIN" -m src.decision report ${FORCE:+--force} ${REASON:+--reason "$REASON"}
+      ;;
     promote)
       [ -n "${RUN:-}" ] || die "name a run: make promote RUN=zenml_yolo_tiny_e5_416 (or an MLflow run's id)"
       exec "$PYTHON_BIN" -m src.decision promote "$RUN" ${FORCE:+--force} ${REASON:+--reason "$REASON"}

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Run the tests: unit (no servers), shell (bats), e2e (whole stacks on ports and in folders of their
 # own, beside whatever runs here, two at a time), docker (the same end-to-end code on Docker).
-# Usage: run-tests.sh SUITE…     unit, shell, e2e, docker
+# Usage: run-tests.sh SUITE…     unit, shell, e2e, docker, statistics (thousands of simulated decisions)
 # Variables: ONLY (suites in place of those named)
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 
-run_unit() { "$PYTHON_BIN" -m pytest -q tests/unit; }
+run_unit() { "$PYTHON_BIN" -m pytest -q -m "not statistics" tests/unit; }
+run_statistics() { "$PYTHON_BIN" -m pytest -v -s -m statistics tests/unit; }
 run_shell() { "$VENV/bin/bats" tests/shell; }
 run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile tests/e2e; }
 
@@ -24,11 +25,11 @@ main() {
   [ -n "${ONLY:-}" ] || suites=("$@")
   for suite in "${suites[@]}"; do
     case $suite in
-      unit | shell | e2e | docker)
+      unit | shell | e2e | docker | statistics)
         title "== $suite tests"
         "run_$suite"
         ;;
-      *) die "$suite: choose unit, shell, e2e or docker" ;;
+      *) die "$suite: choose unit, shell, e2e, docker or statistics" ;;
     esac
   done
 }

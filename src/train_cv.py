@@ -12,11 +12,11 @@ from pathlib import Path
 from src.client import use_stack
 from src.datasets import FOLDER, manifest
 from src.datasets.validation import validate
-from src.datasets.versioning import pointer_md5
+from src.datasets.versioning import version_of
 from src.errors import run_command
 from src.inputs import settle
 from src.settings import ROOT, load_settings
-from src.training import provenance
+from src.training import fingerprint, provenance, scoring, tracking, trainer
 from src.training.recipes import as_given, read_recipe
 from src.training.tracking import EXPERIMENT, naming_deleted_experiment, track
 from src.training.trainer import workspace
@@ -52,8 +52,9 @@ def main() -> None:
     with naming_deleted_experiment(EXPERIMENT):
         mlflow.set_experiment(EXPERIMENT)
     tags = provenance.tags(
-        pointer_md5() or "none", kind, inputs.weights_name, inputs.weights_sha256
-    )
+        version_of(data), kind, inputs.weights_name, inputs.weights_sha256
+    ) | fingerprint.determinants(scoring, trainer, tracking, provenance)
+    tags["machine"] = fingerprint.machine()
     with workspace(data) as (folder, copy), mlflow.start_run(run_name=arguments.exp_name):
         training = track(recipe, arguments.exp_name, copy, inputs.model, folder, tags)
     for name, value in training.metrics.items():

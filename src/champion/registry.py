@@ -6,6 +6,9 @@ whose alias ``previous`` was before.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
@@ -24,6 +27,8 @@ MODEL = "person-detector"
 CHAMPION = "champion"
 PREVIOUS = "previous"
 WEIGHTS = "weights/best.pt"
+ROLLED_BACK = "rolled_back"  # the tag of a version that a rollback took out of use
+STARTING = "starting_checkpoint"  # the tag of a run that is a checkpoint as it came, not a training
 
 
 class RegistryError(UserError):
@@ -122,6 +127,8 @@ def promote(run: Run, settings: Settings, reason: str) -> ModelVersion:
         return version
     tags = {"reason": reason, "zenml_run": run.data.tags.get("zenml_run", "")}
     tags |= {name: run.data.tags[name] for name in ("dataset_md5", TRAINED)}
+    if ROLLED_BACK in client.get_model_version(MODEL, version.version).tags:
+        client.delete_model_version_tag(MODEL, version.version, ROLLED_BACK)
     for name, value in tags.items():
         client.set_model_version_tag(MODEL, version.version, name, value)
     if old is not None:
@@ -141,9 +148,50 @@ def rollback() -> tuple[ModelVersion, ModelVersion]:
     if now is None or before is None:
         raise RegistryError(f"{MODEL} has no previous champion to go back to")
     client = MlflowClient()
+    # The gate does not promote again what was undone here; make promote FORCE=1 does.
+    client.set_model_version_tag(MODEL, now.version, ROLLED_BACK, "yes")
     client.set_registered_model_alias(MODEL, CHAMPION, before.version)
     client.set_registered_model_alias(MODEL, PREVIOUS, now.version)
+    if ROLLED_BACK in before.tags:
+        client.delete_model_version_tag(MODEL, before.version, ROLLED_BACK)
     return before, now
+
+
+def starting_run(run: Run, weights: Path, scores: Mapping[str, float]) -> Run:
+    """Return an MLflow run of the checkpoint that ``run`` started from, made where there is none.
+
+    With it the checkpoint can be registered, used and rolled back like any training. It has the
+    image size of ``run``, at which it was scored.
+    """
+    client = MlflowClient()
+    imgsz, origin = run.data.params["imgsz"], run.data.tags
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    identity = f"{origin['weights_sha256'][:16]} {imgsz} {origin['dataset_md5']}"
+    found = client.search_runs(
+        [experiment.experiment_id],
+        f"tags.{STARTING} = '{identity}' AND attributes.status = 'FINISHED'",
+        max_results=1,
+    )
+    if found:
+        return found[0]
+    kept = ("dataset", "dataset_md5", "weights", "weights_sha256", "git_commit")
+    tags = {name: origin[name] for name in kept if name in origin}
+    tags[TRAINED] = origin["weights_sha256"]  # as they came
+    made = client.create_run(
+        experiment.experiment_id, run_name=f"{origin['weights']}_{imgsz}", tags=tags
+    )
+    run_id = made.info.run_id
+    for name, value in {"imgsz": imgsz, "model": origin["weights"], "epochs": "0"}.items():
+        client.log_param(run_id, name, value)
+    for name, number in scores.items():
+        client.log_metric(run_id, f"test_{name}", number)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / Path(WEIGHTS).name
+        shutil.copyfile(weights, file)
+        client.log_artifact(run_id, str(file), str(Path(WEIGHTS).parent))
+    client.set_tag(run_id, STARTING, identity)  # last: whoever finds it, finds it whole
+    client.set_terminated(run_id)
+    return client.get_run(run_id)
 
 
 def version_url(settings: Settings, version: ModelVersion) -> str:

@@ -72,6 +72,21 @@ def pointer_md5() -> str | None:
         ) from None
 
 
+def version_of(folder: Path) -> str:
+    """Return the DVC hash of what a folder holds now, whether or not DVC versions it.
+
+    Equal content has an equal hash wherever it lies, so a copy of the data set counts as it, and
+    anything else can't pass for it.
+    """
+    from dvc_data.hashfile.build import build
+    from dvc_data.hashfile.db import HashFileDB
+    from dvc_objects.fs import LocalFileSystem, MemoryFileSystem
+
+    nowhere = HashFileDB(MemoryFileSystem(), "/")
+    found = build(nowhere, str(folder.resolve()), LocalFileSystem(), "md5", dry_run=True)[2]
+    return str(found.hash_info.value)
+
+
 @dataclass(frozen=True)
 class State:
     """How the working copy, the pointer and the remote relate."""

@@ -14,8 +14,8 @@ from src.champion.registry import (
     version_url,
 )
 from src.client import use_stack
+from src.decision.filing import make_report
 from src.decision.gate import judge
-from src.decision.report import make_report
 from src.errors import run_command
 from src.settings import ROOT, Settings, load_settings
 
@@ -24,7 +24,9 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m src.decision", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("report", help="compare the latest grid, let the gate decide, write it up")
+    reporting = commands.add_parser("report", help="compare the latest grid, decide, write it up")
+    reporting.add_argument("--force", action="store_true", help="decide on an incomplete grid")
+    reporting.add_argument("--reason", default="", help="why; needed with --force")
     promotion = commands.add_parser("promote", help="make a run's weights the champion")
     promotion.add_argument("run", help="an MLflow run's id or name")
     promotion.add_argument("--force", action="store_true", help="whatever the gate says")
@@ -34,7 +36,7 @@ def main() -> None:
     settings = load_settings()
     use_stack(settings)
     if arguments.command == "report":
-        folder = make_report(settings)
+        folder = make_report(settings, force=arguments.force, reason=arguments.reason)
         print(f"report: {folder.relative_to(ROOT)}/report.html")
     elif arguments.command == "promote":
         _promote(settings, arguments.run, arguments.force, arguments.reason)
@@ -47,7 +49,7 @@ def _promote(settings: Settings, name: str, force: bool, reason: str) -> None:
     run = find_run(name)
     if force and not reason:
         raise RegistryError("FORCE=1 needs a reason: make promote RUN=… FORCE=1 REASON='…'")
-    verdict = judge(run)
+    verdict = judge(run, force=force)
     for row in verdict.rows:
         print(f"  {row.scores['mAP50']:.4f}  {row.name}, test split at {row.imgsz} px")
     for line in verdict.reasons:

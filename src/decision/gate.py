@@ -2,34 +2,76 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
+from mlflow.entities.model_registry import ModelVersion
 
-from src.champion.registry import RegistryError, champion, champion_weights, weights_of
-from src.checkpoints import kept
+from src.champion.registry import ROLLED_BACK, RegistryError, champion, champion_weights, weights_of
+from src.checkpoints import kept, load
 from src.datasets import FOLDER, DatasetError
 from src.datasets.versioning import require_current
+from src.decision.comparison import Comparison, compare
 from src.inputs import SCRATCH
-from src.training.trainer import Metrics, score, workspace
+from src.training import scoring
+from src.training.scoring import Detections, Labels, Metrics, Scored, ScoringError
+from src.training.tracking import EXPERIMENT, whereabouts
+from src.training.trainer import configure_libraries, workspace
 
 RULE = (
-    "The rule: on the held-out test split, the candidate's mAP50 must be above that of the weights "
-    "it started from and above that of the current champion. Candidate and champion are scored at "
-    "the image size they were trained at, the untrained weights at the candidate's."
+    "The rule: on the held-out test split, the candidate must be better than its rival, and not "
+    "worse than the weights it started from. The rival is the champion; where there is none, the "
+    "starting weights, if they know every class of the data; else chance: the candidate's own "
+    "boxes against other images' labels. Better and worse are told by the 95 % interval of the "
+    "difference in mAP50, a paired bootstrap over the test images. Candidate and champion are "
+    "scored at the image size they were trained at, the starting weights at the candidate's."
 )
+JUDGED = "judged_on_"  # begins the tag of a run that was judged on a test split
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model measured on the test split."""
+
+    name: str
+    scored: Scored
+
+    @property
+    def imgsz(self) -> int:
+        """The size it was scored at, px."""
+        return self.scored.imgsz
+
+    @property
+    def scores(self) -> Metrics:
+        """The four scores."""
+        return self.scored.metrics
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model's scores on the test split."""
+    """A line of the verdict's table: a model, and the candidate compared with it."""
 
-    name: str
-    scores: Metrics
-    imgsz: int
+    model: Model
+    against: Comparison | None = None  # how the candidate does against it; None for itself
+
+    @property
+    def name(self) -> str:
+        """What the model is."""
+        return self.model.name
+
+    @property
+    def scores(self) -> Metrics:
+        """The four scores."""
+        return self.model.scores
+
+    @property
+    def imgsz(self) -> int:
+        """The size it was scored at, px."""
+        return self.model.imgsz
 
 
 @dataclass(frozen=True)
@@ -38,81 +80,227 @@ class Verdict:
 
     passed: bool
     headline: str
-    rows: list[Row]
-    reasons: list[str]
+    rows: list[Row] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    start_takes_over: bool = False  # no champion, and the starting weights are as good
     rule: str = RULE
+    champion: str | None = None  # the version that it was judged against
 
 
-def judge(run: Run) -> Verdict:
-    """Score a run's weights, those it started from and the champion's on the test split.
+def judge(run: Run, *, force: bool = False) -> Verdict:
+    """Measure a run's weights, those it started from and the champion's on the test split.
 
-    The scores go to the run as ``test_…`` metrics.
+    The candidate's scores go to its run as ``test_…`` metrics, and that it was judged as a tag.
+    With ``force`` what can't be judged is left out and said.
 
     Raises:
         RegistryError: When the run was trained on other data, or its first weights are gone.
     """
-    tags, imgsz = run.data.tags, int(run.data.params["imgsz"])
+    tags, imgsz, name = run.data.tags, int(run.data.params["imgsz"]), str(run.info.run_name)
+    reigning, notes = _reigning()
+    is_champion = reigning is not None and reigning.run_id == run.info.run_id
+    held = None if reigning is None else str(reigning.version)
     try:
         require_current(tags["dataset_md5"])
     except DatasetError as error:
-        raise RegistryError(f"{run.info.run_name} was trained on other data: {error}") from error
-    untrained = None
+        fault = f"{name} was trained on other data: {error}"
+        if not force:
+            raise RegistryError(f"{fault}{_anyway(run)}") from error
+        return Verdict(False, "Not judged.", reasons=[fault], champion=held)
+    start = None
     if tags["weights_sha256"] != SCRATCH:
-        untrained = kept(tags["weights_sha256"])
-        if not untrained.is_file():
-            raise RegistryError(
-                f"{run.info.run_name} started from {tags['weights']}, which this checkout does not "
-                "hold: run make baseline with WEIGHTS set to it"
+        start = kept(tags["weights_sha256"])
+        if not start.is_file():
+            fault = (
+                f"{name} started from {tags['weights']}, which this checkout does not hold: run "
+                "make baseline with WEIGHTS set to it"
             )
-    reigning = champion()
+            if not force:
+                raise RegistryError(f"{fault}{_anyway(run)}")
+            notes.append(f"left out: {fault}")
+            start = None
+    configure_libraries()
     with tempfile.TemporaryDirectory() as temporary, workspace(FOLDER) as (work, data):
         folder = Path(temporary)
-        candidate = _row(
-            f"{run.info.run_name} (candidate)",
-            weights_of(run.info.run_id, folder / "new"),
-            imgsz,
-            data,
-            work,
+        labels = scoring.read_labels(data, "test")
+
+        def measured(label: str, weights: Path, size: int) -> tuple[Model, Detections]:
+            found = scoring.detect(weights, data, size, "test", work, labels)
+            return Model(label, scoring.measure(found, labels, size)), found
+
+        candidate, boxes = measured(
+            f"{name} (candidate)", weights_of(run.info.run_id, folder / "new"), imgsz
         )
-        rows = [candidate]
-        if untrained is not None:
-            rows.append(_row(f"{tags['weights']}, untrained", untrained, imgsz, data, work))
-        if reigning is not None and reigning.run_id != run.info.run_id:
-            held = MlflowClient().get_run(reigning.run_id)
-            rows.append(
-                _row(
-                    f"{held.info.run_name} (champion, version {reigning.version})",
-                    champion_weights(reigning, folder / "old"),
-                    int(held.data.params["imgsz"]),
-                    data,
-                    work,
+        if not candidate.scored.known:
+            raise RegistryError(f"{name} knows none of the classes {', '.join(labels.classes)}")
+        champions = None
+        if reigning is not None and not is_champion:
+            owner = MlflowClient().get_run(reigning.run_id)
+            label = f"{owner.info.run_name} (champion, version {reigning.version})"
+            weights = champion_weights(reigning, folder / "old")
+            champions, _ = measured(label, weights, int(owner.data.params["imgsz"]))
+        starting = None
+        if start is not None:
+            starting, _ = measured(f"{tags['weights']}, untrained", start, imgsz)
+            if not starting.scored.known:
+                notes.append(f"{tags['weights']} knows none of the data's classes: left out")
+                starting = None
+            elif tags.get("dataset") == "coco128" and _knows_coco(start):
+                notes.append(
+                    f"{tags['weights']} has seen the test images: COCO128 is part of the set that "
+                    "it was trained on"
                 )
-            )
-    for name, value in candidate.scores.items():
-        MlflowClient().log_metric(run.info.run_id, f"test_{name}", value)
-    return decide(rows, is_champion=reigning is not None and reigning.run_id == run.info.run_id)
+        by_chance = None
+        if champions is None and (starting is None or starting.scored.missing):
+            by_chance = _chance(boxes, labels, imgsz, notes)
+        split = _content(data)
+    client = MlflowClient()
+    for score, value in candidate.scores.items():
+        client.log_metric(run.info.run_id, f"test_{score}", value)
+    client.set_tag(run.info.run_id, f"{JUDGED}{split}", "yes")
+    notes.append(_judged_before(run, split))
+    verdict = decide(
+        candidate,
+        champion=champions,
+        start=starting,
+        chance=by_chance,
+        is_champion=is_champion,
+        undone=_undone(run),
+    )
+    return Verdict(
+        verdict.passed,
+        verdict.headline,
+        verdict.rows,
+        [*verdict.reasons, *notes, *([] if verdict.passed else [_command(run)])],
+        verdict.start_takes_over and reigning is None,
+        champion=held,
+    )
 
 
-def decide(rows: list[Row], *, is_champion: bool = False) -> Verdict:
-    """Apply the rule to the candidate, the first of ``rows``, and all others."""
-    candidate, *others = rows
+def decide(
+    candidate: Model,
+    *,
+    champion: Model | None = None,
+    start: Model | None = None,
+    chance: Model | None = None,
+    is_champion: bool = False,
+    undone: bool = False,
+) -> Verdict:
+    """Apply the rule; ``undone`` says that a rollback took this candidate out of use."""
+    rows = [Row(candidate)]
     if is_champion:
-        return Verdict(False, "Nothing to promote: the best run is the champion already.", rows, [])
-    mine = candidate.scores["mAP50"]
+        return Verdict(False, "Nothing to promote: the best run is the champion already.", rows)
+    knows_all = start is not None and not start.scored.missing
+    rival = champion or (start if knows_all else chance)
     reasons = []
-    for other in others:
-        theirs = other.scores["mAP50"]
-        word = "above" if mine > theirs else "not above"
-        reasons.append(f"{mine:.4f} is {word} {theirs:.4f} of {other.name} ({mine - theirs:+.4f})")
-    passed = all(mine > other.scores["mAP50"] for other in others) and mine > 0
-    if not others:
-        reasons.append("There is nothing to compare with: no pretrained weights and no champion")
-    headline = "Promoted to champion." if passed else "Refused: the champion stays as it is."
-    return Verdict(passed, headline, rows, reasons)
+    for model in (start, champion, chance if rival is chance else None):
+        if model is not None:
+            found = _compared(candidate, model)
+            rows.append(Row(model, found))
+            reasons.append(_sentence(candidate, model, found, is_rival=model is rival))
+    outcomes = {id(row.model): row.against.outcome for row in rows if row.against}
+    better = rival is not None and outcomes[id(rival)] == "better"
+    not_worse = start is None or outcomes[id(start)] != "worse"
+    passed = better and not_worse and not undone
+    takes_over = champion is None and not passed and knows_all and not undone
+    if rival is None:
+        reasons.append("There is nothing to compare with: chance needs two labelled test images")
+    if undone:
+        reasons.append("make rollback took this run out of use")
+    if passed:
+        headline = "Promoted to champion."
+    elif takes_over and start is not None:
+        headline = f"Refused: {start.name.removesuffix(', untrained')} itself becomes champion."
+    else:
+        headline = "Refused: the champion stays as it is." if champion else "Refused: no champion."
+    return Verdict(passed, headline, rows, reasons, takes_over)
 
 
-def _row(name: str, weights: Path, imgsz: int, data: Path, work: Path) -> Row:
-    scores = score(str(weights), data, imgsz, "test", work)
-    if scores is None:
-        raise RegistryError(f"{name} knows no class person")
-    return Row(name, scores, imgsz)
+def _compared(candidate: Model, other: Model) -> Comparison:
+    """Compare on the classes that the other knows, where it is not the rival with all of them."""
+    first, second = candidate.scored.matches, other.scored.matches
+    if second.missing and "untrained" in other.name:
+        first, second = first.only(second.known), second.only(second.known)
+    return compare(first, second)
+
+
+def _sentence(candidate: Model, other: Model, found: Comparison, *, is_rival: bool) -> str:
+    text = (
+        f"{found.outcome[:1].upper()}{found.outcome[1:]} "
+        f"{'from' if found.outcome.startswith('not') else 'than'} {other.name}"
+        f"{' (the rival)' if is_rival else ''}: {found.difference:+.4f} mAP50, 95 % interval "
+        f"{found.low:+.4f} to {found.high:+.4f} over {found.images} images"
+    )
+    if found.outcome == "not distinguishable":
+        text += (
+            f"; such a difference would take about {found.needed:,} test images"
+            if found.needed
+            else "; there is no difference at all"
+        )
+    if other.scored.missing:
+        text += f"; {other.name} does not know {', '.join(other.scored.missing)}"
+    return text
+
+
+def _reigning() -> tuple[ModelVersion | None, list[str]]:
+    """Return the champion, None where there is none or its run was deleted, which is said."""
+    version = champion()
+    if version is None or not whereabouts(str(version.run_id)):
+        return version, []
+    return None, [
+        f"the champion, version {version.version}, is left out: its run was deleted in MLflow"
+    ]
+
+
+def _undone(run: Run) -> bool:
+    query = f"run_id = '{run.info.run_id}'"
+    return any(ROLLED_BACK in v.tags for v in MlflowClient().search_model_versions(query))
+
+
+def _chance(boxes: Detections, labels: Labels, imgsz: int, notes: list[str]) -> Model | None:
+    try:
+        shuffled = scoring.by_chance(boxes, labels)
+    except ScoringError as error:
+        notes.append(str(error))
+        return None
+    return Model(
+        "chance (the candidate's boxes on other images)", scoring.measure(shuffled, labels, imgsz)
+    )
+
+
+def _judged_before(run: Run, split: str) -> str:
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    query = f"tags.{JUDGED}{split} = 'yes'"
+    found = client.search_runs(
+        [experiment.experiment_id], query, run_view_type=ViewType.ALL, max_results=10_000
+    )
+    count = len({other.info.run_id for other in found} | {run.info.run_id})
+    return (
+        f"{count} candidate{' has' if count == 1 else 's have'} been judged on this test split: "
+        "the more are, the likelier it is that one passes by luck"
+    )
+
+
+def _content(data: Path) -> str:
+    """Return a hash of the test split's images and labels."""
+    digest = hashlib.sha256()
+    for kind in ("images", "labels"):
+        for file in sorted((data / kind / "test").rglob("*")):
+            if file.is_file() and file.suffix != ".cache":
+                digest.update(file.relative_to(data).as_posix().encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _knows_coco(weights: Path) -> bool:
+    names = load(weights).names
+    return len(names) == 80 and names[0] == "person" and names[79] == "toothbrush"
+
+
+def _command(run: Run) -> str:
+    return f"To promote it anyway: make promote RUN={run.info.run_id} FORCE=1 REASON='…'"
+
+
+def _anyway(run: Run) -> str:
+    return f". {_command(run)}"

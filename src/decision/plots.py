@@ -54,7 +54,7 @@ def pareto(points: Sequence[Point], file: Path) -> None:
             fontsize=8,
         )
     axes.margins(0.15)
-    _finish(figure, axes, "training time, s", "mAP50 (validation)", file)
+    _finish(figure, axes, "processor time, s", "mAP50 (validation)", file)
 
 
 def curves(runs: Mapping[str, Sequence[Sequence[float]]], file: Path) -> None:
@@ -103,6 +103,19 @@ def heatmap(
     axes.set_yticks(range(len(down)), down)
     axes.set_title("mAP50 (validation)", fontsize=10)
     _finish(figure, axes, columns, rows, file, grid=False)
+
+
+def interval(rows: Sequence[tuple[str, float, float, float]], file: Path) -> None:
+    """Plot differences in mAP50 with their intervals: (name, low, difference, high) each."""
+    figure, axes = plt.subplots(figsize=(7, 1.4 + 0.5 * len(rows)))
+    for place, (_, low, middle, high) in enumerate(reversed(rows)):
+        colour = OTHER if low <= 0 <= high else FRONT
+        axes.plot([low, high], [place, place], color=colour, lw=2)
+        axes.plot([middle], [place], color=colour, marker="o")
+    axes.axvline(0, color="#1c2430", lw=0.8)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)], fontsize=8)
+    axes.margins(y=0.3)
+    _finish(figure, axes, "the candidate's mAP50 beyond it (test)", "", file)
 
 
 def side_by_side(pictures: Mapping[str, Path], file: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from mlflow.entities import Run
 
+from src.decision.comparison import Comparison
 from src.decision.plots import Point, pareto_front
+
+BUSY = "busy_seconds"  # what time means on the Pareto front
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class ReportedCell:
     name: str
     runs: list[ReportedRun]
     best: bool = False
+    planned: int = 0  # seeds; more than runs where some did not finish
 
     def values(self, metric: str) -> list[float]:
         """Return a metric of all runs that have it."""
@@ -60,19 +65,32 @@ class ReportedCell:
         text = f"{self.mean(metric):.{digits}f}"
         return text if len(self.runs) == 1 else f"{text} ± {self.spread(metric):.{digits}f}"
 
+    @property
+    def marks(self) -> str:
+        """Return what to know about the cell's runs before comparing it."""
+        return f"{len(self.runs)} of {self.planned} seeds" if len(self.runs) < self.planned else ""
+
     @cached_property
     def params(self) -> Mapping[str, str]:
         """The training arguments, alike in all runs but for the seed."""
         return dict(self.runs[0].tracked.data.params)
 
+    @property
+    def middle(self) -> ReportedRun:
+        """The run in the middle of the seeds, the lower one of two: not the luckiest one."""
+        runs = sorted(self.runs, key=lambda run: run.scores["mAP50"])
+        return runs[(len(runs) - 1) // 2]
+
 
 @dataclass(frozen=True)
 class Grid:
-    """The latest grid, as ZenML and MLflow hold it."""
+    """A grid, as ZenML and MLflow hold it."""
 
     name: str
     cells: list[ReportedCell]
-    failed: list[str]
+    failed: list[str]  # each planned run that did not finish, and why
+    tag: str = ""
+    plan: Mapping[str, str] = field(default_factory=dict)  # facts of the record, to be shown
 
     @property
     def best(self) -> ReportedCell:
@@ -81,13 +99,27 @@ class Grid:
 
     @property
     def candidate(self) -> Run:
-        """The best cell's run in the middle of its seeds: not the luckiest one."""
-        runs = sorted(self.best.runs, key=lambda run: run.scores["mAP50"])
-        return runs[len(runs) // 2].tracked
+        """The best cell's run in the middle of its seeds."""
+        return self.best.middle.tracked
+
+    @property
+    def machines(self) -> Counter[str]:
+        """How many runs each kind of machine trained; times compare within one only."""
+        return Counter(
+            run.tracked.data.tags.get("machine", "unknown")
+            for cell in self.cells
+            for run in cell.runs
+        )
 
 
-def analyse(grid: Grid) -> list[str]:
-    """Return what the numbers say, and how far they can be trusted."""
+Compare = Callable[[ReportedRun, ReportedRun], Comparison]
+
+
+def analyse(grid: Grid, compare: Compare | None = None) -> list[str]:
+    """Return what the numbers say, and how far they can be trusted.
+
+    ``compare`` gives the paired comparison of two runs on the validation split.
+    """
     ranked = sorted(grid.cells, key=lambda cell: cell.mean("mAP50"), reverse=True)
     best = ranked[0]
     lines = [f"Best cell: {best.name} with mAP50 {best.shown('mAP50')}."]
@@ -102,14 +134,38 @@ def analyse(grid: Grid) -> list[str]:
         gap = best.mean("mAP50") - other.mean("mAP50")
         noisier = max(best, other, key=lambda cell: cell.spread("mAP50"))
         lines.append(f"Ahead of {other.name} by {gap:.4f}{_against(gap, noisier)}.")
-    quick = min(ranked, key=lambda cell: cell.mean("training_seconds"))
-    if quick is not best:
-        factor = best.mean("training_seconds") / quick.mean("training_seconds")
-        lost = best.mean("mAP50") - quick.mean("mAP50")
-        lines.append(f"The quickest, {quick.name}, takes 1/{factor:.1f} of its time and scores "
-                     f"{lost:.4f} less.")  # fmt: skip
-    front = [point.name for point in pareto_front(points(grid))]
-    lines.append(f"Not beaten in both score and time: {', '.join(front)}.")
+    if compare is not None and len(ranked) > 1:
+        same = [
+            cell.name
+            for cell in ranked[1:]
+            if compare(best.middle, cell.middle).outcome == "not distinguishable"
+        ]
+        images = compare(best.middle, ranked[1].middle).images
+        lines.append(
+            f"By the paired comparison over the {images} validation images it is better than "
+            f"{len(ranked) - 1 - len(same)} of the {len(ranked) - 1} other cells"
+            + (f", and not distinguishable from {', '.join(same)}." if same else ".")
+        )
+    if all(cell.values(BUSY) for cell in ranked):
+        quick = min(ranked, key=lambda cell: cell.mean(BUSY))
+        if quick is not best:
+            factor = best.mean(BUSY) / quick.mean(BUSY)
+            lost = best.mean("mAP50") - quick.mean("mAP50")
+            lines.append(
+                f"The quickest, {quick.name}, takes 1/{factor:.1f} of its time and scores "
+                f"{lost:.4f} less."
+            )
+        front = [point.name for point in pareto_front(points(grid))]
+        lines.append(f"Not beaten in both score and time: {', '.join(front)}.")
+    if len(grid.machines) > 1:
+        usual, _ = grid.machines.most_common(1)[0]
+        odd = [
+            str(run.tracked.info.run_name)
+            for cell in grid.cells
+            for run in cell.runs
+            if run.tracked.data.tags.get("machine", "unknown") != usual
+        ]
+        lines.append(f"Times do not compare: {', '.join(odd)} ran on another machine.")
     return lines
 
 
@@ -123,9 +179,11 @@ def _against(gap: float, cell: ReportedCell) -> str:
 
 
 def points(grid: Grid) -> list[Point]:
-    """Return the cells by training time and score, each a mean over the seeds."""
+    """Return the cells by the time they kept a processor busy and score, means over the seeds."""
     return [
-        Point(cell.name, cell.mean("training_seconds"), cell.mean("mAP50")) for cell in grid.cells
+        Point(cell.name, cell.mean(BUSY), cell.mean("mAP50"))
+        for cell in grid.cells
+        if cell.values(BUSY)
     ]
 
 

@@ -8,7 +8,7 @@ that varies its values (``grid``), and optionally ``seeds`` to train every cell 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,14 @@ import yaml
 
 from src.errors import UserError, file_fault
 from src.settings import ROOT
+from src.training import arguments
+from src.training.arguments import REQUIRED, UniqueKeys, safe_name
 
 Recipe = dict[str, Any]
 
 # What every recipe says and every command can override, with its least value.
-OVERRIDES = {"epochs": 1, "imgsz": 1, "batch": 1, "seed": 0}
-STRIDE = 32  # px; YOLOv8 halves the image five times
+OVERRIDES = {name: arguments.LEAST[name] for name in REQUIRED}
 RUN_PREFIX = "zenml_yolo_tiny"
-# What the trainer itself decides, or what is not about training.
-RESERVED = frozenset(
-    "task mode data model project name exist_ok save_dir resume pretrained device workers plots "
-    "deterministic amp save verbose val split source".split()
-)
 
 
 class RecipeError(UserError):
@@ -52,10 +48,10 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
     """Read a recipe, let ``overrides`` win, and prove that Ultralytics will take it.
 
     Raises:
-        RecipeError: Naming each missing, unknown or reserved argument and each wrong value.
+        RecipeError: Naming each missing, unknown or refused argument and each wrong value.
     """
     recipe = _mapping(path) | dict(overrides)
-    _raise(_faults(recipe), path)
+    _raise(arguments.faults(recipe), path)
     return recipe
 
 
@@ -89,7 +85,7 @@ def read_grid(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
         for values in itertools.product(*axes.values())
         for seed in seeds
     ]
-    _raise([fault for recipe, _ in recipes for fault in _faults(recipe)], path)
+    _raise([fault for recipe, _ in recipes for fault in arguments.faults(recipe)], path)
     cells = []
     for recipe, seed in recipes:
         name = cell_name(recipe, {axis: recipe[axis] for axis in axes})
@@ -103,7 +99,8 @@ def read_grid(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
 
 def cell_name(recipe: Recipe, varied: Mapping[str, Any]) -> str:
     """Return a cell's run name, the lab's ``zenml_yolo_tiny_e3_320`` where only those two vary."""
-    others = "".join(f"_{k}{v}" for k, v in varied.items() if k not in ("epochs", "imgsz"))
+    named = {k: safe_name(v) for k, v in varied.items() if k not in ("epochs", "imgsz")}
+    others = "".join(f"_{k}{v}" for k, v in named.items())
     return f"{RUN_PREFIX}_e{recipe['epochs']}_{recipe['imgsz']}{others}"
 
 
@@ -117,34 +114,10 @@ def _base(path: Path, name: str) -> Recipe:
     file = path.parent / name
     try:
         base = _mapping(file)
-        _raise(_faults(base, required=()), file)
+        _raise(arguments.faults(base, required=()), file)
     except RecipeError as error:
         raise RecipeError(f"{_shown(path)}: base: {error}") from None
     return base
-
-
-def _faults(recipe: Recipe, required: Collection[str] = OVERRIDES.keys()) -> list[str]:
-    from ultralytics.cfg import check_cfg  # 2 s, and needed by every training anyway
-    from ultralytics.utils import DEFAULT_CFG_DICT
-
-    faults = [f"{name} is missing" for name in required if name not in recipe]
-    for name, value in recipe.items():
-        if name in RESERVED:
-            faults.append(f"{name} is set by the trainer")
-        elif name not in DEFAULT_CFG_DICT:
-            faults.append(f"{name} is no training argument of Ultralytics")
-        elif name in OVERRIDES:
-            if not isinstance(value, int) or isinstance(value, bool) or value < OVERRIDES[name]:
-                faults.append(f"{name}={value}: a whole number from {OVERRIDES[name]}")
-            elif name == "imgsz" and value % STRIDE:
-                near = max(STRIDE, round(value / STRIDE) * STRIDE)
-                faults.append(f"imgsz={value} is no multiple of {STRIDE}: try {near}")
-        else:
-            try:
-                check_cfg({name: value})
-            except (TypeError, ValueError) as error:
-                faults.append(str(error))
-    return faults
 
 
 def _raise(faults: list[str], path: Path) -> None:
@@ -155,9 +128,12 @@ def _raise(faults: list[str], path: Path) -> None:
 
 def _mapping(path: Path) -> Recipe:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)  # noqa: S506 - safe
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{_shown(path)}: {file_fault(error)}") from None
+    except yaml.constructor.ConstructorError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise RecipeError(f"{_shown(path)}, line {line}: {error.problem}") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{_shown(path)} is no YAML: {error}") from None
     if not isinstance(content, dict):

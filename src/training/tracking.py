@@ -9,10 +9,11 @@ from pathlib import Path
 from src.client import use_stack
 from src.errors import UserError
 from src.files import sha256
-from src.settings import load_settings
+from src.settings import Settings, load_settings
 from src.training.provenance import TRAINED
 from src.training.recipes import Recipe
-from src.training.trainer import WATCH, Metrics, Training, train
+from src.training.scoring import Metrics
+from src.training.trainer import WATCH, Training, train
 
 EXPERIMENT = "cv_yolo_tiny"
 ARTIFACTS = (
@@ -25,6 +26,7 @@ ARTIFACTS = (
     "results.csv",
     "weights/best.pt",
 )
+MATCHES = "matches_val.npz"  # what the report compares cells by
 
 
 class ExperimentDeletedError(UserError):
@@ -37,21 +39,46 @@ def naming_deleted_experiment(name: str) -> Iterator[None]:
 
     MLflow's own messages lack the id, which is needed to restore it.
     """
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
         yield
-    except MlflowException as error:
-        use_stack(load_settings())  # anew: ZenML's tracker takes its variables away
-        found = MlflowClient().get_experiment_by_name(name)
-        if found is None or found.lifecycle_stage != "deleted":
-            raise
+    except MlflowException:
+        require_experiment(name)
+        raise
+
+
+def require_experiment(name: str) -> None:
+    """Raise ``ExperimentDeletedError`` where the experiment was deleted; it may not exist yet."""
+    from mlflow import MlflowClient
+
+    use_stack(load_settings())  # anew: ZenML's tracker takes its variables away
+    found = MlflowClient().get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
         raise ExperimentDeletedError(
             f"the experiment {name} was deleted in MLflow: bring it back with "
             "scripts/run-client.sh mlflow experiments restore --experiment-id "
             f"{found.experiment_id}"
-        ) from error
+        )
+
+
+def run_url(known: str, settings: Settings) -> str:
+    """Return a run's page under MLflow's present address; the port may have changed."""
+    return f"{settings.mlflow_url}/#/{known.partition('/#/')[2]}"
+
+
+def whereabouts(run_id: str) -> str:
+    """Return why MLflow can't show a run, blank where it can."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        stage = MlflowClient().get_run(run_id).info.lifecycle_stage
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return "is gone from MLflow"
+    return "" if stage == "active" else "was deleted in MLflow"
 
 
 def track(
@@ -65,8 +92,8 @@ def track(
     """Train, and log everything to the active MLflow run, renamed to ``run_name``.
 
     Logs parameters, per-epoch curves, the four scores of the best weights and of the untrained
-    ones (``untrained_…``), ``training_seconds``, Ultralytics' plots, arguments and weights, the
-    data set as an input, and ``provenance`` as tags.
+    ones (``untrained_…``), ``training_seconds`` and ``busy_seconds``, Ultralytics' plots, arguments
+    and weights, which boxes hit, the data set as an input, and ``provenance`` as tags.
     """
     import mlflow
 
@@ -87,12 +114,16 @@ def track(
         )
 
     training = train(recipe, data, model, folder, on_epoch)
-    final = training.metrics | {"training_seconds": training.seconds}
+    final = training.metrics | {
+        "training_seconds": training.seconds,
+        "busy_seconds": training.busy_seconds,
+    }
     if training.untrained is not None:
         final |= {f"untrained_{name}": value for name, value in training.untrained.items()}
-    mlflow.log_metrics(final, step=int(recipe["epochs"]))
+    mlflow.log_metrics(final, step=training.epochs)
     mlflow.set_tag(TRAINED, sha256(training.weights))
-    for name in ARTIFACTS:
+    training.matches.save(training.folder / MATCHES)
+    for name in (*ARTIFACTS, MATCHES):
         file = training.folder / name
         if file.is_file():
             mlflow.log_artifact(str(file), str(Path(name).parent) if "/" in name else None)

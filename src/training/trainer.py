@@ -12,16 +12,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from src.checkpoints import load
-from src.datasets import CLASSES, SPLITS
-from src.inputs import SCRATCH_MODEL
+from src.datasets import SPLITS
+from src.training import scoring
 from src.training.recipes import Recipe
+from src.training.scoring import Matches, Metrics
 
 if TYPE_CHECKING:
     from ultralytics.engine.trainer import BaseTrainer
@@ -33,11 +34,8 @@ METRICS = {
     "metrics/precision(B)": "precision",
     "metrics/recall(B)": "recall",
 }
-SCORES = tuple(METRICS.values())
-SCORE_BATCH = 8  # images; the same for every model, so that scores compare
 INTEGRATIONS = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 
-Metrics = dict[str, float]
 EpochCallback = Callable[[int, Metrics], None]
 
 
@@ -47,7 +45,7 @@ class Watch:
 
     on_epoch: Callable[[str, int, int, Metrics], None] = lambda *_: None  # run, epoch, epochs
     stopped: Callable[[], bool] = lambda: False
-    node: str = socket.gethostname()  # where it runs
+    node: str = field(default_factory=socket.gethostname)  # where it runs
 
 
 WATCH = Watch()
@@ -59,8 +57,11 @@ class Training:
 
     folder: Path
     metrics: Metrics  # of the best epoch's weights on the validation split, each 0 to 1
-    untrained: Metrics | None  # of the weights it started from, same split and size
+    untrained: Metrics | None  # of the weights it started from; None where no class is in common
+    matches: Matches  # of the best epoch's weights, on the validation split
+    epochs: int  # that were trained; fewer than asked for where it stopped early
     seconds: float  # of wall clock, training and its validations
+    busy_seconds: float  # of CPU time; on a GPU, which nobody shares, of wall clock
 
     @property
     def weights(self) -> Path:
@@ -97,9 +98,9 @@ def train(
     """
     import torch
 
-    _configure_libraries()
+    configure_libraries()
     data_file = str(data / "data.yaml")
-    untrained = score(model, data, recipe["imgsz"], "val", folder)
+    before = scoring.score(model, data, recipe["imgsz"], "val", folder)
 
     yolo = load(model)
     seen = -1
@@ -121,7 +122,8 @@ def train(
 
     yolo.add_callback("on_train_batch_end", after_batch)
     yolo.add_callback("on_fit_epoch_end", after_epoch)
-    started = time.monotonic()
+    on_gpu = torch.cuda.is_available()
+    started, busy = time.monotonic(), time.process_time()
     yolo.train(
         **recipe,
         data=data_file,
@@ -130,38 +132,22 @@ def train(
         exist_ok=True,
         workers=0,
         deterministic=True,
-        amp=torch.cuda.is_available(),
+        amp=on_gpu,
         plots=True,
         verbose=False,
     )
-    seconds = time.monotonic() - started
-    trainer = yolo.trainer
-    return Training(Path(trainer.save_dir), _named(trainer.metrics), untrained, seconds)
-
-
-def score(model: str, data: Path, imgsz: int, split: str, folder: Path) -> Metrics | None:
-    """Return a model's four scores, each 0 to 1, on a split at an image size in px.
-
-    COCO's other classes are left out of account. None for a model whose first class is no person.
-    """
-    _configure_libraries()
-    yolo = load(model)
-    if model != SCRATCH_MODEL and yolo.names.get(0) not in CLASSES:
-        return None
-    result = yolo.val(
-        data=str(data / "data.yaml"),
-        imgsz=imgsz,
-        split=split,
-        batch=SCORE_BATCH,
-        classes=[0],
-        workers=0,
-        plots=False,
-        project=str(folder),
-        name="score",
-        exist_ok=True,
-        verbose=False,
+    seconds, busy = time.monotonic() - started, time.process_time() - busy
+    trained = Path(yolo.trainer.save_dir)
+    after = scoring.score(trained / "weights" / "best.pt", data, recipe["imgsz"], "val", folder)
+    return Training(
+        folder=trained,
+        metrics=after.metrics,
+        untrained=before.metrics if before.known else None,
+        matches=after.matches,
+        epochs=seen + 1,
+        seconds=seconds,
+        busy_seconds=seconds if on_gpu else busy,
     )
-    return _named(result.results_dict)
 
 
 def _named(metrics: Mapping[str, Any]) -> Metrics:
@@ -169,7 +155,7 @@ def _named(metrics: Mapping[str, Any]) -> Metrics:
     return {ours: float(metrics[theirs]) for theirs, ours in METRICS.items() if theirs in metrics}
 
 
-def _configure_libraries() -> None:
+def configure_libraries() -> None:
     """One thread, and Ultralytics without integrations but with a font, lest it fetch one."""
     import matplotlib
     from ultralytics.utils import SETTINGS, USER_CONFIG_DIR, torch_utils

@@ -273,7 +273,7 @@ def _pack(folder: Path, job: Job) -> None:
     """Write what the workers unpack: the code, the data set's pointer, where both come from."""
     from src.training.provenance import ORIGIN, git_commit
 
-    for name in ("src", "configs"):
+    for name in ("src", "configs", "reports/templates"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     pointer = folder / versioning.POINTER.relative_to(ROOT)
     pointer.parent.mkdir()

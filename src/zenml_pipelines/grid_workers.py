@@ -118,9 +118,9 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
 
 def _start(number: int, job: Job, tags: list[str]) -> Slot:
     gpus = _gpus()
-    context = _context(gpus)
-    ours, theirs = context.Pipe()
-    process = context.Process(
+    way = context(gpus)
+    ours, theirs = way.Pipe()
+    process = way.Process(
         target=_work, args=(theirs, job, tags, str(number % gpus) if gpus else None)
     )
     process.start()
@@ -128,12 +128,13 @@ def _start(number: int, job: Job, tags: list[str]) -> Slot:
     return Slot(process, ours)
 
 
-def _context(gpus: int) -> ForkContext | SpawnContext:
+def context(gpus: int | None = None) -> ForkContext | SpawnContext:
     """Return how to start a worker: as a fork that has PyTorch and ZenML already, where it may be.
 
     No fork survives CUDA, threads of its parent, or macOS' libraries. MLflow is left to the
     workers, because it starts Polars' threads.
     """
+    gpus = _gpus() if gpus is None else gpus
     if sys.platform != "linux" or gpus or psutil.Process().num_threads() > 1:
         return multiprocessing.get_context("spawn")
     for module in PRELOADED:

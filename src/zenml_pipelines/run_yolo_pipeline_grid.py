@@ -11,13 +11,13 @@ from rich.table import Table
 from src.errors import UserError, keep
 from src.settings import ROOT
 from src.training.recipes import Cell, read_grid
-from src.training.trainer import SCORES
+from src.training.scoring import SCORES
 from src.zenml_pipelines import cluster, grid_workers
 from src.zenml_pipelines.command_line import Job, run
+from src.zenml_pipelines.grid_record import apart, claimed, end, plan, resume
 from src.zenml_pipelines.outcome import Failed, Finished, Outcome
 from src.zenml_pipelines.progress import Progress
 from src.zenml_pipelines.runner import Runner
-from src.zenml_pipelines.runs import new_grid_tag
 
 
 class CellsFailedError(UserError):
@@ -32,12 +32,24 @@ def grid(job: Job) -> int:
     """
     path = ROOT / (job.grid or f"configs/grid{job.inputs.recipe_suffix}.yaml")
     cells = read_grid(path, job.overrides)
-    runner: Runner = cluster if job.ray_address else grid_workers
-    fitting = runner.connect(job)
-    jobs = min(job.jobs or fitting, len(cells))
-    print(f"{len(cells)} cells, {jobs} side by side", file=sys.stderr)
+    record, done = apart(resume, plan(job, path, cells), afresh=job.force)
+    missing = [cell for cell in cells if cell.run_name not in done]
     progress = Progress(cells)
-    runner.run_cells(cells, job, jobs, [new_grid_tag(path.stem)], progress)
+    for cell in cells:
+        if found := done.get(cell.run_name):
+            progress.on_outcome(cell, Finished(found[0], True, 0.0, found[1]))
+    if missing:
+        runner: Runner = cluster if job.ray_address else grid_workers
+        jobs = min(job.jobs or runner.connect(job), len(missing))
+        print(f"{len(missing)} cells, {jobs} side by side", file=sys.stderr)
+        with claimed(job.settings, record.tag):
+            status = "KILLED"
+            try:
+                runner.run_cells(missing, job, jobs, [record.tag], progress)
+                failed = any(isinstance(o, Failed) for o in progress.outcomes.values())
+                status = "FAILED" if failed else "FINISHED"
+            finally:
+                apart(end, record.tag, status)
     Console(width=None if sys.stdout.isatty() else 120).print(_table(cells, progress.outcomes))
     _require_success(cells, progress.outcomes)
     return 0

@@ -6,8 +6,10 @@ Import this only after ``settings.use_stack``: ZenML reads its environment on im
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from zenml import log_metadata, pipeline
@@ -18,6 +20,7 @@ from zenml.logger import ZenMLConsoleHandler
 
 from src.inputs import Inputs
 from src.settings import load_settings
+from src.training import tracking
 from src.training.recipes import Cell
 from src.training.tracking import EXPERIMENT, naming_deleted_experiment
 from src.training.trainer import WATCH
@@ -63,6 +66,9 @@ def run_cell(
     """
     _narrate_less()
     started = time.monotonic()
+    tracking.require_experiment(EXPERIMENT)
+    for lost in forget_lost(cell.run_name):
+        print(f"{cell.run_name}: {lost}; training again", file=sys.stderr)
     name = name or new_name(cell.run_name)
     configured = yolo_training_pipeline.with_options(
         run_name=name, enable_cache=not force, tags=[cell.run_name, *tags]
@@ -87,7 +93,8 @@ def run_cell(
     run = Client().get_pipeline_run(run.id)
     step = run.steps["train_yolo_tiny"]
     (output,) = step.outputs["training_result"]
-    result = output.load()
+    result = dict(output.load())
+    result["mlflow_url"] = tracking.run_url(result["mlflow_url"], load_settings())
     log_metadata(metadata=summary.figures(result), run_id_name_or_prefix=run.id)
     return Finished(
         result=result,
@@ -95,6 +102,25 @@ def run_cell(
         seconds=time.monotonic() - started,
         zenml_url=dashboard_url(run.id),
     )
+
+
+def forget_lost(run_name: str) -> list[str]:
+    """Have ZenML's cache forget trainings whose MLflow run is gone; return why, a line for each.
+
+    ZenML would serve them for ever, with links to nothing.
+    """
+    client, said = Client(), {}
+    for run in client.list_pipeline_runs(
+        tags=[run_name], sort_by="desc:created", size=100, hydrate=True
+    ):
+        run_id, step = run.run_metadata.get("mlflow_run_id"), run.steps.get("train_yolo_tiny")
+        if not isinstance(run_id, str) or step is None or step.cache_expires_at is not None:
+            continue  # not finished, or forgotten already
+        if why := tracking.whereabouts(run_id):
+            said[run_id] = f"its run {run_id} {why}"
+            for step_id in filter(None, (step.id, step.original_step_run_id)):
+                client.update_step_run(step_id, cache_expires_at=datetime.now(UTC))
+    return list(said.values())
 
 
 def dashboard_url(run_id: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -21,8 +23,21 @@ from src.datasets import FOLDER, manifest, versioning
 from src.files import sha256
 from src.inputs import InputsError, settle
 from src.settings import load_settings
-from src.training import provenance, tracking, trainer
+from src.training import fingerprint, provenance, scoring, tracking, trainer
 from src.zenml_steps import yolo_materializer
+
+
+def determinants() -> dict[str, str]:
+    """Return what determines a training's result here, apart from the step's parameters."""
+    own = sys.modules[__name__]
+    return fingerprint.determinants(
+        checkpoints, scoring, trainer, tracking, provenance, yolo_materializer, own
+    )
+
+
+def cache_key() -> str:
+    """Return that as text: ZenML takes a finished training only where all of it is the same."""
+    return json.dumps(determinants(), sort_keys=True)
 
 
 @contextmanager
@@ -42,9 +57,7 @@ def _interruptible() -> Iterator[None]:
     experiment_tracker=TRACKER,
     settings={"experiment_tracker.mlflow": {"experiment_name": tracking.EXPERIMENT}},
     output_materializers={"yolo_weights": yolo_materializer.YoloMaterializer},
-    cache_policy=CachePolicy(
-        source_dependencies=[checkpoints, trainer, tracking, provenance, yolo_materializer]
-    ),
+    cache_policy=CachePolicy(include_step_code=False, cache_func=cache_key),
 )
 def train_yolo_tiny(
     dataset: dict[str, Any], run_name: str, recipe: dict[str, Any], weights_sha256: str
@@ -70,6 +83,7 @@ def train_yolo_tiny(
         raise InputsError("WEIGHTS has changed since this run was started: run it again")
     versioning.require_current(dataset["md5"])
     tags = provenance.tags(dataset["md5"], dataset["kind"], inputs.weights_name, weights_sha256)
+    tags |= determinants() | {"machine": fingerprint.machine()}
     tags["zenml_run"] = get_step_context().pipeline_run.name
     run = mlflow.active_run()
     assert run is not None  # the experiment tracker has started it
@@ -82,6 +96,7 @@ def train_yolo_tiny(
         "metrics": training.metrics,
         "untrained": training.untrained,
         "training_seconds": training.seconds,
+        "busy_seconds": training.busy_seconds,
         "recipe": recipe,
         "provenance": tags,
         "images": dataset["images"],

@@ -90,8 +90,10 @@ def test_ctrl_c_stops_every_cell_and_says_so(checkout: Checkout) -> None:
         if ": epoch 1/50" in line:
             begun.add(line.split(":")[0])
             if len(begun) == 2:
+                assert "is still running" in checkout.make("report", expect=2)
                 os.killpg(command.pid, signal.SIGINT)
     assert command.wait(timeout=60) != 0
+    assert "has finished: make grid" in checkout.make("report", expect=2)
     assert workers(checkout) == []
     mlflow, zenml = statuses(checkout)
     assert mlflow.count("KILLED") == 2
@@ -135,12 +137,56 @@ def test_the_report_compares_decides_and_logs_itself(checkout: Checkout) -> None
     for cell in ("e2_32", "e2_64", "e3_32", "e3_64"):
         assert f"zenml_yolo_tiny_{cell}" in text
     assert "Drawn people, not photos" in text
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
     mlflow = MLflow(checkout)
     (logged,) = mlflow.runs()[f"{EXPERIMENT}_reports"]
     assert {"report.md", "report.html", "plots"} <= mlflow.artifacts(logged["info"]["run_id"])
     artifacts = ZenML(checkout).get("artifacts", project="default", name="grid_report")
     assert artifacts["total"] == 1
+
+
+def test_the_same_report_again_changes_nothing(checkout: Checkout) -> None:
+    (folder,) = [file.parent for file in checkout.root.glob("reports/*/decision.json")]
+    with (folder / "report.md").open("a") as file:
+        file.write("\nMy own remark.\n")
+    kept = (folder / "report.md").read_bytes()
+    runs = MLflow(checkout).runs()
+    assert f"{folder.name}: unchanged" in checkout.make("report")
+    assert (folder / "report.md").read_bytes() == kept
+    assert "My own remark." in (folder / "report.html").read_text()
+    assert MLflow(checkout).runs() == runs
+    assert ZenML(checkout).get("artifact_versions", artifact="grid_report")["total"] == 1
+    assert folder.name in (checkout.root / "reports" / "index.html").read_text()
+
+
+def test_a_run_deleted_in_mlflow_trains_again_and_says_why(checkout: Checkout) -> None:
+    mlflow = MLflow(checkout)
+    (lost,) = [
+        run["info"]["run_id"]
+        for run in mlflow.runs()[EXPERIMENT]
+        if run["info"]["run_name"] == "zenml_yolo_tiny_e2_32"
+        and run["info"]["status"] == "FINISHED"
+    ]
+    mlflow.post("runs/delete", run_id=lost)
+    refused = checkout.make("report", expect=2)
+    assert "zenml_yolo_tiny_e2_32 (its run was deleted in MLflow)" in refused
+    printed = checkout.make("grid")
+    assert f"zenml_yolo_tiny_e2_32: its run {lost} was deleted in MLflow; training again" in printed
+    assert "zenml_yolo_tiny_e2_32: epoch 1/2" in printed
+    assert printed.count("(from the cache)") == 3
+    checkout.make("report")
+    assert len(list(checkout.root.glob("reports/*/decision.json"))) == 2
+
+
+def test_a_deleted_experiment_is_named_with_its_remedy(checkout: Checkout) -> None:
+    mlflow = MLflow(checkout)
+    found = mlflow.get("experiments/get-by-name", experiment_name=EXPERIMENT)["experiment"]
+    mlflow.post("experiments/delete", experiment_id=found["experiment_id"])
+    printed = checkout.make("grid", expect=2)
+    (remedy,) = [line for line in printed.splitlines() if "was deleted in MLflow" in line]
+    checkout.run(*remedy.split("bring it back with ")[1].split())
+    assert checkout.make("grid").count("(from the cache)") == 4
+    assert "unchanged" in checkout.make("report")
 
 
 def champion(checkout: Checkout, alias: str = "champion") -> dict[str, Any]:
@@ -194,7 +240,7 @@ def test_the_champion_predicts(checkout: Checkout) -> None:
 def test_pages_in_a_real_browser(checkout: Checkout, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
-    (report,) = checkout.root.glob("reports/*/report.html")
+    report = min(checkout.root.glob("reports/*/report.html"))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
@@ -205,7 +251,7 @@ def test_pages_in_a_real_browser(checkout: Checkout, tmp_path: Path) -> None:
             page.goto(report.as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth)")
-            assert page.locator("img").count() == 4
+            assert page.locator("img").count() == 5
 
         page = browser.new_page()
         mlflow = MLflow(checkout)

@@ -56,7 +56,10 @@ def test_grid_runs_every_cell(checkout: Checkout) -> None:
 def test_mlflow_holds_five_finished_runs_and_no_others(checkout: Checkout) -> None:
     mlflow = MLflow(checkout)
     runs = mlflow.runs()
-    assert {name for name, found in runs.items() if found} == {EXPERIMENT}
+    assert {name for name, found in runs.items() if found} == {EXPERIMENT, f"{EXPERIMENT}_grids"}
+    (record,) = runs[f"{EXPERIMENT}_grids"]
+    assert record["info"]["status"] == "FINISHED"
+    assert mlflow.artifacts(record["info"]["run_id"]) == {"grid.json"}
     assert sorted(run["info"]["run_name"] for run in runs[EXPERIMENT]) == sorted(RUNS)
     for run in runs[EXPERIMENT]:
         assert run["info"]["status"] == "FINISHED"
@@ -67,10 +70,13 @@ def test_mlflow_holds_five_finished_runs_and_no_others(checkout: Checkout) -> No
         assert scores["training_seconds"] > 0
         parameters = pairs(run["data"]["params"])
         assert {"epochs", "imgsz", "batch", "seed", "optimizer"} <= parameters.keys()
+        assert scores["busy_seconds"] > 0
         tags = pairs(run["data"]["tags"])
         assert tags["dataset"] == "synthetic"
         assert tags["weights"] == "random (from scratch)"
         assert len(tags["git_commit"].split("+")[0]) == 40
+        determined = {"python", "torch", "ultralytics", "numpy", "threads", "device", "code"}
+        assert determined | {"machine"} <= tags.keys()
         (used,) = run["inputs"]["dataset_inputs"]
         assert used["dataset"]["digest"] == tags["dataset_md5"].removesuffix(".dir")
         artifacts = mlflow.artifacts(run["info"]["run_id"])
@@ -215,6 +221,7 @@ def test_the_report_and_the_champion_get_their_files_from_mlflow(checkout: Check
     assert "person-detector version 1" in printed
     assert "in 32 pictures" in printed
     shutil.rmtree(report.parent)
+    (checkout.root / "reports" / "index.html").unlink()
     shutil.rmtree(checkout.root / "predictions")
 
 

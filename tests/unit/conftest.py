@@ -72,12 +72,15 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def registry(empty_mlflow: Path, tmp_path: Path) -> Iterator["MlflowClient"]:
+def registry(
+    empty_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator["MlflowClient"]:
     """MLflow's real store and registry, this test's own, with the experiment and no run."""
     import mlflow
 
     from src.training.tracking import EXPERIMENT
 
+    monkeypatch.chdir(tmp_path)  # where MLflow puts the artifacts of other experiments
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{shutil.copy(empty_mlflow, tmp_path / 'mlflow.db')}")
     try:

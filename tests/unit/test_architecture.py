@@ -12,7 +12,7 @@ LAYERS = (
     "errors bulk_deletion",
     "files",
     "settings",
-    "client",
+    "client pages",
     "services",
     "bootstrap",
     "checkpoints inputs download",

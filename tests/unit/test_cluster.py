@@ -108,7 +108,14 @@ def test_the_package_holds_code_and_origin_but_no_setting_or_data(
     tmp_path: Path, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, package = tmp_path / "checkout", tmp_path / "package"
-    for name in ("src/a.py", "src/__pycache__/a.pyc", "configs/grid.yaml", ".env", ".stack/x"):
+    for name in (
+        "src/a.py",
+        "src/__pycache__/a.pyc",
+        "configs/grid.yaml",
+        "reports/templates/style.css",
+        ".env",
+        ".stack/x",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("")
     (root / "data/tiny_person").mkdir(parents=True)
@@ -119,7 +126,13 @@ def test_the_package_holds_code_and_origin_but_no_setting_or_data(
     settings = make_settings(bind_address=HEAD)
     cluster._pack(package, job(settings))
     packed = {str(file.relative_to(package)) for file in package.rglob("*") if file.is_file()}
-    assert packed == {"src/a.py", "configs/grid.yaml", "data/tiny_person.dvc", "origin.json"}
+    assert packed == {
+        "src/a.py",
+        "configs/grid.yaml",
+        "reports/templates/style.css",
+        "data/tiny_person.dvc",
+        "origin.json",
+    }
     text = (package / "origin.json").read_text()
     assert settings.mlflow_url in json.loads(text)["servers"]
     for name, value in settings.model_dump().items():

@@ -61,7 +61,7 @@ def job(settings: Settings) -> Job:
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RunCell], None]]:
     """Return a function that says what the workers, forks of this process, run a cell with."""
     monkeypatch.setattr(grid_workers, "_gpus", lambda: 0)
-    monkeypatch.setattr(grid_workers, "_context", lambda gpus: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(grid_workers, "context", lambda gpus: multiprocessing.get_context("fork"))
     monkeypatch.setattr(grid_workers, "use_stack", lambda settings: None)
 
     def use(run_cell: RunCell) -> None:
@@ -158,7 +158,7 @@ def test_ctrl_c_before_the_first_cell_begins_none(
         return multiprocessing.get_context("fork")
 
     pipeline(finished)
-    monkeypatch.setattr(grid_workers, "_context", start_and_press)
+    monkeypatch.setattr(grid_workers, "context", start_and_press)
     progress = Progress(cells := [cell("first"), cell("second")])
     with pytest.raises(KeyboardInterrupt):
         run_cells(cells, job, 2, [], progress)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from src.decision import plots, report, statistics
-from src.decision.gate import Row, decide
+from src.decision.comparison import Comparison
+from src.decision.gate import Model, Row, Verdict
 from src.decision.statistics import Grid, ReportedCell, ReportedRun
-from src.training.trainer import SCORES
+from src.training.scoring import SCORES, Scored
 
 SHARED = {"batch": "8", "optimizer": "AdamW", "model": "yolov8n.pt"}
 TAGS = {
@@ -26,7 +27,7 @@ TAGS = {
 def finished(epochs: int, imgsz: int, seed: int, score: float, seconds: float) -> ReportedRun:
     name = f"zenml_yolo_tiny_e{epochs}_{imgsz}_s{seed}"
     metrics = {"mAP50": score, "mAP50-95": score / 2, "precision": 0.9, "recall": 0.6}
-    metrics |= {"untrained_mAP50": 0.79, "training_seconds": seconds}
+    metrics |= {"untrained_mAP50": 0.79, "training_seconds": seconds, "busy_seconds": seconds}
     params = SHARED | {"epochs": str(epochs), "imgsz": str(imgsz), "seed": str(seed)}
     data = SimpleNamespace(metrics=metrics, params=params, tags=TAGS)
     run: Any = SimpleNamespace(info=SimpleNamespace(run_name=name, run_id=name), data=data)
@@ -45,6 +46,18 @@ def grid(scores: Mapping[tuple[int, int], list[float]]) -> Grid:
         for (epochs, imgsz), found in scores.items()
     ]
     return Grid("grid", cells, [])
+
+
+@pytest.fixture(autouse=True)
+def _no_matches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up runs have no boxes to compare by."""
+    same = Comparison(0.0, -0.1, 0.1, "not distinguishable", 10, None)
+    monkeypatch.setattr(report, "compare_runs", lambda first, second: same)
+
+
+def judged(name: str, scores: dict[str, float]) -> Verdict:
+    matches: Any = SimpleNamespace(missing=())
+    return Verdict(False, "Refused.", [Row(Model(name, Scored(scores, {}, matches, 416)))])
 
 
 def test_runs_of_several_seeds_are_one_cell() -> None:
@@ -66,6 +79,48 @@ def test_a_single_run_has_no_spread() -> None:
 def test_the_candidate_is_the_best_cells_run_in_the_middle() -> None:
     found = grid({(3, 320): [0.7, 0.7, 0.7], (5, 416): [0.80, 0.95, 0.85]})
     assert found.candidate.info.run_name == "zenml_yolo_tiny_e5_416_s2"
+
+
+def test_of_an_even_number_of_seeds_the_candidate_is_not_the_luckier() -> None:
+    found = grid({(5, 416): [0.80, 0.95]})
+    assert found.candidate.info.run_name == "zenml_yolo_tiny_e5_416_s0"
+
+
+def test_cells_with_fewer_survivors_are_marked() -> None:
+    (cell,) = grid({(5, 416): [0.80, 0.95]}).cells
+    assert cell.marks == ""
+    assert ReportedCell(cell.name, cell.runs, planned=3).marks == "2 of 3 seeds"
+
+
+def test_the_heat_map_stands_outside_the_table(tmp_path: Path) -> None:
+    (tmp_path / "plots").mkdir()
+    for name in ("heatmap", "pareto", "curves", "predictions"):
+        (tmp_path / "plots" / f"{name}.png").write_bytes(b"png")
+    found = grid({(3, 320): [0.7], (5, 416): [0.8]})
+    report.write(found, judged("new", dict.fromkeys(SCORES, 0.5)), tmp_path, date(2026, 11, 23))
+    page = (tmp_path / "report.html").read_text()
+    for table in page.split("<table>")[1:]:
+        assert "<img" not in table.split("</table>")[0]
+    assert page.count("<table>") == 3
+
+
+def test_titles_are_escaped(tmp_path: Path) -> None:
+    page = report.to_html("# Report: <script>x</script> & co\n", tmp_path)
+    assert "<script>" not in page
+    assert "<title>Report: &lt;script&gt;x&lt;/script&gt; &amp; co</title>" in page
+
+
+def test_commits_and_machines_that_differ_are_named_by_run(tmp_path: Path) -> None:
+    found = grid({(3, 320): [0.7], (5, 416): [0.8]})
+    other = found.cells[1].runs[0].tracked.data
+    other.tags = TAGS | {"git_commit": "2" * 40, "machine": "a fast one"}
+    verdict = judged("new", dict.fromkeys(SCORES, 0.5))
+    for name in ("heatmap", "pareto", "curves", "predictions"):
+        (tmp_path / "plots").mkdir(exist_ok=True)
+        (tmp_path / "plots" / f"{name}.png").write_bytes(b"png")
+    text = report.write(found, verdict, tmp_path, date(2026, 11, 23))
+    assert f"`{'2' * 40}` (zenml_yolo_tiny_e5_416_s0)" in text
+    assert "Times do not compare: zenml_yolo_tiny_e5_416_s0 ran on another machine" in text
 
 
 def test_differences_within_the_spread_are_called_so() -> None:
@@ -103,7 +158,7 @@ def test_the_page_needs_nothing_else_and_escapes(tmp_path: Path) -> None:
         (tmp_path / "plots").mkdir(exist_ok=True)
         (tmp_path / "plots" / f"{name}.png").write_bytes(b"png")
     scores = dict.fromkeys(("mAP50", "mAP50-95", "precision", "recall"), 0.5)
-    verdict = decide([Row("<b>new</b>", scores, 416)])
+    verdict = judged("<b>new</b>", scores)
     report.write(found, verdict, tmp_path, date(2026, 11, 23))
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 4
@@ -128,14 +183,16 @@ def test_every_score_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(report, "SCORES", scores)
     monkeypatch.setattr(report, "to_html", lambda text, folder: "")
     found = grid({(3, 320): [0.7], (5, 416): [0.8]})
-    verdict = decide([Row("new", dict.fromkeys(scores, 0.4321), 416)])
+    verdict = judged("new", dict.fromkeys(scores, 0.4321))
     report.write(found, verdict, tmp_path, date(2026, 11, 23))
     text = (tmp_path / "report.md").read_text()
     assert "mAP50, mAP50-95, precision, recall and F1 on the validation split" in text
     assert "| cell | mAP50 | mAP50-95 | precision | recall | F1 | untrained mAP50 |" in text
-    assert "|---|--:|--:|--:|--:|--:|--:|--:|---|" in text
+    assert "|---|--:|--:|--:|--:|--:|--:|--:|---|---|" in text
     assert "| on the test split | mAP50 | mAP50-95 | precision | recall | F1 | image size |" in text
     assert f"| new |{' 0.4321 |' * len(scores)} 416 |" in text
+    row = "| **zenml_yolo_tiny_e5_416** | 0.8000 | 0.4000 | 0.9000 | 0.6000 | — | 0.7900 | 208.0 |"
+    assert row in text
 
 
 @pytest.mark.parametrize("kind", ["coco128", "synthetic"])
@@ -144,7 +201,7 @@ def test_drawn_people_are_said_as_loudly_as_in_the_summary(
 ) -> None:
     monkeypatch.setattr(report, "to_html", lambda text, folder: "")
     monkeypatch.setitem(TAGS, "dataset", kind)
-    verdict = decide([Row("new", dict.fromkeys(SCORES, 0.5), 416)])
+    verdict = judged("new", dict.fromkeys(SCORES, 0.5))
     report.write(grid({(3, 320): [0.7]}), verdict, tmp_path, date(2026, 11, 23))
     text = (tmp_path / "report.md").read_text()
     assert ("> **Drawn people, not photos" in text) is (kind == "synthetic")

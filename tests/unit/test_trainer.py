@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from src.training.trainer import _configure_libraries, workspace
+from src.training.trainer import configure_libraries, workspace
 
 
 @pytest.mark.parametrize(("variable", "threads"), [(None, 1), ("3", 3)])
@@ -18,7 +18,7 @@ def test_a_training_has_its_threads_on_a_machine_of_many_cores(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if variable:
         monkeypatch.setenv("OMP_NUM_THREADS", variable)
-    _configure_libraries()
+    configure_libraries()
     torch_utils.select_device("cpu", verbose=False)  # as each training and scoring does
     assert torch.get_num_threads() == threads
 

@@ -84,3 +84,13 @@ def test_a_damaged_pointer_is_one_clear_error(text: str) -> None:
     versioning.POINTER.write_text(text)
     with pytest.raises(DatasetError, match=r"^tiny_person\.dvc is no DVC pointer"):
         pointer_md5()
+
+
+def test_a_folder_has_the_version_of_its_content(tmp_path: Path) -> None:
+    first, copy, other = (tmp_path / name for name in ("first", "copy", "other"))
+    for folder, text in ((first, "a"), (copy, "a"), (other, "b")):
+        folder.mkdir()
+        (folder / "file.txt").write_text(text)
+    assert versioning.version_of(first) == versioning.version_of(copy)
+    assert versioning.version_of(first) != versioning.version_of(other)
+    assert versioning.version_of(first).endswith(".dir")
