@@ -565,7 +565,7 @@ def test_an_ordinary_local_user_gets_nothing(checkout: Checkout) -> None:
 # --- Checkpoints ----------------------------------------------------------------------------------
 
 LOADED = """
-import json, ray
+import json, ray, shutil, tempfile
 from src.checkpoints import CheckpointError, load
 def attempt():
     from src.checkpoints import CheckpointError, load
@@ -573,8 +573,12 @@ def attempt():
         load({file!r})
     except CheckpointError as error:
         return str(error)
-ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+short = tempfile.mkdtemp(dir="/tmp")  # a socket's path ends at 107 bytes
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+         _temp_dir=short)
 said = {{"ray": ray.get(ray.remote(attempt).remote())}}
+ray.shutdown()
+shutil.rmtree(short)
 from ultralytics import YOLO
 from zenml.client import Client
 from zenml.io import fileio
