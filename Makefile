@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 # A mistyped variable would be ignored without a word: EPOCH=50 for EPOCHS=50.
 KNOWN := $(shell sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' .env.example) \
-  EPOCHS IMGSZ BATCH SEED FORCE DEBUG GRID JOBS RUN REASON SOURCE SERVICE LINES FOLLOW \
+  EPOCHS IMGSZ BATCH SEED NAME FORCE DEBUG GRID JOBS RUN REASON SOURCE SERVICE LINES FOLLOW \
   RAY_ADDRESS RAY_PORT NODE_ADDRESS CPUS ONLY FIX UV PYTHON VENV SHELL
 UNKNOWN := $(filter-out $(KNOWN),$(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(v))))
 ifneq ($(UNKNOWN),)
@@ -36,13 +36,13 @@ down: ## Stop the services, keep every byte
 	@scripts/stop-services.sh
 prune: stack ## Free what was deleted in the pages; shows it and asks first (FORCE=1 doesn't)
 	@scripts/prune-storage.sh
-clean: ## Delete the services' data, runs and data set; asks first (FORCE=1 doesn't)
+clean: ## Delete services' data, runs, the lab's data set; asks first (FORCE=1 doesn't)
 	@scripts/clean-checkout.sh
 
 ##@ Training
 .PHONY: data baseline grid report promote rollback predict
 # FORCE=1 of a training is about its cache, not about what you changed in the data set.
-data: stack ## Build, validate and version data/tiny_person, push it (FORCE=1 builds it anew)
+data: stack ## Build or import (DATASET, NAME) the data set, validate, version, push it (FORCE=1 anew)
 	@$(if $(filter data,$(MAKECMDGOALS)),,FORCE=) scripts/ensure-dataset.sh
 baseline: data ## Run the baseline (EPOCHS, IMGSZ, BATCH, SEED; FORCE=1 ignores the cache)
 	@scripts/run-pipeline.sh baseline
@@ -56,7 +56,7 @@ promote: ## Make RUN's weights the champion if the gate agrees (FORCE=1 REASON='
 	@scripts/run-decision.sh promote
 rollback: ## Go back to the previous champion
 	@scripts/run-decision.sh rollback
-predict: ## Detect people in SOURCE (image, folder or video) with the champion
+predict: ## Detect what is in SOURCE (image, folder or video) with the champion
 	@scripts/run-decision.sh predict
 
 ##@ Cluster
@@ -69,13 +69,15 @@ ray-stop: ## Stop this machine's Ray node
 	@scripts/stop-ray-node.sh
 
 ##@ Development
-.PHONY: test test-docker test-statistics lint audit lock
+.PHONY: test test-docker test-own-data test-statistics lint audit lock
 test: setup ## Unit, shell and end-to-end tests (ONLY=unit, shell or e2e); no engine needed
 	@scripts/run-tests.sh unit shell e2e
 test-docker: setup ## The same end-to-end tests on Docker
 	@scripts/run-tests.sh docker
 test-statistics: setup ## Thousands of simulated decisions: how often the gate errs (minutes)
 	@scripts/run-tests.sh statistics
+test-own-data: setup ## Data sets of one's own, end to end (minutes; MODE=docker too)
+	@scripts/run-tests.sh own_data
 lint: setup ## ruff, mypy, shellcheck, shfmt
 	@scripts/run-linters.sh
 audit: setup ## Look up known vulnerabilities of the locked packages

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Delete what this project made here: services, their data, runs, the data set. Asks first.
+# Delete what this project made here: services, their data, runs, the lab's data set. Asks first.
+# Data sets that were imported stay, with DVC's cache of their versions.
 # Usage: clean-checkout.sh
 # Variables: FORCE=1 (don't ask)
 set -Eeuo pipefail
@@ -9,16 +10,31 @@ set -Eeuo pipefail
 confirm() {
   local answer=''
   say "This deletes the servers' data (ZenML and MLflow runs, every bucket) and data/tiny_person."
-  say ".env, .venv, reports/ and your own files stay."
+  say ".env, .venv, reports/, data sets that you imported and your own files stay."
   [ -t 0 ] || die "nothing deleted: confirm on a terminal, or run make clean FORCE=1"
   read -r -p "Type clean to go on: " answer
   [ "$answer" = clean ] || die "nothing deleted"
 }
 
+# A version that neither the working copy nor the cache holds would go with the store.
+require_copies() {
+  local pointer name md5 lost=0
+  for pointer in data/*.dvc; do
+    name=$(basename "$pointer" .dvc)
+    [ -f "$pointer" ] && [ "$name" != tiny_person ] && [ ! -d "data/$name" ] || continue
+    md5=$(sed -n 's/^- md5: *//p' "$pointer")
+    [ ! -f ".dvc/cache/files/md5/${md5:0:2}/${md5:2}" ] || continue
+    error "$pointer names a version that only the store holds, which would be deleted: bring it here first (make data NAME=$name), or delete $pointer"
+    lost=1
+  done
+  [ "$lost" = 0 ] || die "nothing deleted"
+}
+
 # A pointer that is committed is the person's own, and so is the cache once it may hold more.
 remove_dataset() {
   local pointer=data/tiny_person.dvc
-  rm -rf data/tiny_person data/.tiny_person.*
+  rm -rf data/tiny_person
+  find data -mindepth 1 -maxdepth 1 -type d -name '.*' -exec rm -rf {} +
   if git ls-files --error-unmatch "$pointer" >/dev/null 2>&1; then
     say "$pointer: kept (it is committed)"
   else
@@ -38,6 +54,7 @@ main() {
     say "nothing to delete"
     return
   fi
+  require_copies
   [ "${FORCE:-}" = 1 ] || confirm
   [ ! -d "$STATE/ray" ] || "$ROOT/scripts/stop-ray-node.sh"
   load_settings
@@ -52,7 +69,7 @@ main() {
   done
   remove_dataset
   rm -rf "$STATE"
-  say "deleted: the services' data, runs and data set; kept: .env, .venv, reports/, your own files"
+  say "deleted: the services' data, runs and data set; kept: .env, .venv, reports/, imported data sets, your own files"
 }
 
 main "$@"

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Run the tests: unit (no servers), shell (bats), e2e (whole stacks on ports and in folders of their
-# own, beside whatever runs here, two at a time), docker (the same end-to-end code on Docker).
-# Usage: run-tests.sh SUITE…     unit, shell, e2e, docker, statistics (thousands of simulated decisions)
+# own, beside whatever runs here, two at a time), docker (the same end-to-end code on Docker),
+# own_data (sets of one's own, from import to prediction; MODE=docker too), statistics (thousands of
+# simulated decisions).
+# Usage: run-tests.sh SUITE…     unit, shell, e2e, docker, own_data, statistics
 # Variables: ONLY (suites in place of those named)
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
@@ -9,7 +11,8 @@ set -Eeuo pipefail
 run_unit() { "$PYTHON_BIN" -m pytest -q -m "not statistics" tests/unit; }
 run_statistics() { "$PYTHON_BIN" -m pytest -v -s -m statistics tests/unit; }
 run_shell() { "$VENV/bin/bats" tests/shell; }
-run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile tests/e2e; }
+run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile --ignore tests/e2e/test_own_data.py tests/e2e; }
+run_own_data() { TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_own_data.py; }
 
 run_docker() {
   . "$ROOT/scripts/lib/services.sh"
@@ -25,11 +28,11 @@ main() {
   [ -n "${ONLY:-}" ] || suites=("$@")
   for suite in "${suites[@]}"; do
     case $suite in
-      unit | shell | e2e | docker | statistics)
+      unit | shell | e2e | docker | own_data | statistics)
         title "== $suite tests"
         "run_$suite"
         ;;
-      *) die "$suite: choose unit, shell, e2e, docker or statistics" ;;
+      *) die "$suite: choose unit, shell, e2e, docker, own_data or statistics" ;;
     esac
   done
 }

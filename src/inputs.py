@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
@@ -21,7 +21,8 @@ from src.errors import UserError
 from src.files import sha256, write_private
 from src.settings import STATE, Settings
 
-Kind = Literal["coco128", "synthetic"]  # of data set
+Choice = Literal["auto", "coco128", "synthetic"]  # of the lab's data set
+Kind = Literal["coco128", "synthetic", "imported"]  # of data set
 
 RECORD = STATE / "inputs.json"
 DOWNLOADS = STATE / "downloads"
@@ -67,7 +68,9 @@ class Inputs(BaseModel):
 
     @property
     def recipe_suffix(self) -> str:
-        """Which shipped recipe fits: fine-tuning on photos, or the longer one (``_scratch``)."""
+        """Which shipped recipe fits: for photos, drawn people (``_scratch``) or your own data."""
+        if self.dataset == "imported":
+            return "_custom"
         return "" if self.pretrained and self.dataset == "coco128" else "_scratch"
 
     def announce(self) -> None:
@@ -79,21 +82,24 @@ class Inputs(BaseModel):
 def settle(settings: Settings, built: Kind | None = None) -> Inputs:
     """Return the inputs that the settings ask for, from the record where it still applies.
 
-    ``built`` is the kind of the data set that is there already, which ``auto`` stays with.
+    ``built`` is the kind of the data set that is there already, which ``auto`` stays with; an
+    imported one has nothing to settle but the weights.
 
     Raises:
         InputsError: When explicitly chosen photos or weights can't be had, or weights don't load.
     """
-    asked = (settings.dataset, settings.weights, settings.coco128_url)
-    known = _recorded()
+    imported = built == "imported"
+    asked = ("imported" if imported else settings.dataset, settings.weights, settings.coco128_url)
+    record = record_of(built)
+    known = _recorded(record)
     if known is not None and known.settled_for == asked and _present(known):
         return known
     notices: list[str] = []
     weights = _weights(settings, notices)
-    dataset = _dataset(settings, weights, built, notices)
+    dataset = "imported" if imported else _dataset(settings, weights, built, notices)
     if dataset == "coco128" and weights is None:
         notices.append("40 photos can't teach a network from scratch: expect a score near 0")
-    if settings.weights == "auto" and settings.dataset == "auto" and dataset == "synthetic":
+    if settings.weights == settings.dataset == "auto" and dataset == "synthetic":
         weights = None
     if weights is None and settings.weights != SCRATCH:
         notices.append("WEIGHTS: training starts FROM SCRATCH (no pretrained weights)")
@@ -105,8 +111,13 @@ def settle(settings: Settings, built: Kind | None = None) -> Inputs:
         weights_sha256=digest,
         notices=notices,
     )
-    write_private(RECORD, inputs.model_dump_json(indent=2) + "\n")
+    write_private(record, inputs.model_dump_json(indent=2) + "\n")
     return inputs
+
+
+def record_of(kind: Kind | None) -> Path:
+    """Return where the inputs of a kind of data set are recorded: your own don't undo ``auto``."""
+    return RECORD.with_stem(f"{RECORD.stem}-imported") if kind == "imported" else RECORD
 
 
 def photos(settings: Settings) -> Path:
@@ -120,9 +131,9 @@ def _place(url: str) -> Path:
     return DOWNLOADS / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
 
 
-def _recorded() -> Inputs | None:
+def _recorded(record: Path) -> Inputs | None:
     try:
-        return Inputs.model_validate_json(RECORD.read_text())
+        return Inputs.model_validate_json(record.read_text())
     except (FileNotFoundError, ValidationError):
         return None
 
@@ -160,8 +171,8 @@ def _weights(settings: Settings, notices: list[str]) -> Path | None:
 def _dataset(
     settings: Settings, weights: Path | None, built: Kind | None, notices: list[str]
 ) -> Kind:
-    if settings.dataset != "auto":
-        return settings.dataset
+    if settings.dataset in get_args(Kind):
+        return cast(Kind, settings.dataset)
     drawn = "DATASET: SYNTHETIC data, drawn people, no photos"
     if weights is None:
         notices.append(f"{drawn} (photos need pretrained weights)")

@@ -113,9 +113,19 @@ class Settings(BaseModel):
     mysql_zenml_password: Secret = ""
     mysql_mlflow_password: Secret = ""
 
-    dataset: Literal["auto", "coco128", "synthetic"]
+    dataset: str  # auto, coco128, synthetic, or a path or address: see src/datasets/sets.py
     coco128_url: Annotated[str, Field(pattern=r"^(https?|file)://")]
     weights: str
+
+    @field_validator("dataset")
+    @classmethod
+    def _findable(cls, value: str) -> str:
+        if value not in ("auto", "coco128", "synthetic") and "/" not in value:
+            raise ValueError(
+                "must be auto, coco128, synthetic, or the path or address of a data set; a folder "
+                "or file here is written with ./ before it"
+            )
+        return value
 
     @field_validator("bind_address")
     @classmethod

@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 from src.client import use_stack
-from src.datasets import FOLDER, manifest
+from src.datasets import FOLDER, manifest, sets
 from src.datasets.validation import validate
 from src.datasets.versioning import version_of
 from src.errors import run_command
-from src.inputs import settle
 from src.settings import ROOT, load_settings
 from src.training import fingerprint, provenance, scoring, tracking, trainer
 from src.training.recipes import as_given, read_recipe
+from src.training.scaling import auto_here
 from src.training.tracking import EXPERIMENT, naming_deleted_experiment, track
 from src.training.trainer import workspace
 
@@ -36,13 +36,15 @@ def main() -> None:
     settings = load_settings()
     if arguments.model:
         settings = settings.model_copy(update={"weights": arguments.model})
+    sets.require()
     use_stack(settings)
-    inputs = settle(settings, manifest.built())
+    inputs = manifest.settled(settings)
     inputs.announce()
     given = {"epochs": arguments.epochs, "imgsz": arguments.imgsz}
     recipe = read_recipe(
         ROOT / "configs" / f"baseline{inputs.recipe_suffix}.yaml",
         {name: value for name, value in given.items() if value is not None},
+        auto_here(inputs),
     )
     data = arguments.data.parent if arguments.data.suffix == ".yaml" else arguments.data
     validate(data)

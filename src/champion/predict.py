@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from src.champion.registry import CHAMPION, MODEL, RegistryError, champion, champion_weights
 from src.checkpoints import load
 from src.client import use_stack
+from src.datasets import sets
 from src.errors import run_command
 from src.files import private_folder
 from src.settings import ROOT, Settings, load_settings
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="an image, a folder of images or a video")
     arguments = parser.parse_args()
     settings = load_settings()
+    sets.require()
     use_stack(settings)
     folder = predict(arguments.source, settings)
     print(f"predictions: {folder.relative_to(ROOT)}")

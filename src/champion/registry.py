@@ -1,7 +1,7 @@
 """The model registry: who is champion, promotion, and the way back.
 
-MLflow's registry is the authority: ``person-detector``, whose alias ``champion`` is in use and
-whose alias ``previous`` was before.
+MLflow's registry is the authority: the data set's model (the lab's is ``person-detector``), whose
+alias ``champion`` is in use and whose alias ``previous`` was before.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from src.datasets import SET
 from src.errors import UserError
 from src.files import sha256
 from src.settings import Settings
 from src.training.provenance import TRAINED
 from src.training.tracking import EXPERIMENT
 
-MODEL = "person-detector"
+MODEL = SET.model
 CHAMPION = "champion"
 PREVIOUS = "previous"
 WEIGHTS = "weights/best.pt"
@@ -113,7 +114,7 @@ def promote(run: Run, settings: Settings, reason: str) -> ModelVersion:
     """Register a run's weights and make them the champion; the old one becomes ``previous``."""
     client = MlflowClient()
     if not client.search_registered_models(f"name = '{MODEL}'"):
-        client.create_registered_model(MODEL, description="Person detector (YOLOv8n)")
+        client.create_registered_model(MODEL, description=f"Detector trained on {SET.shown}")
     found = client.search_model_versions(f"name = '{MODEL}' AND run_id = '{run.info.run_id}'")
     version = (
         found[0]

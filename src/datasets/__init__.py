@@ -1,14 +1,15 @@
-"""The tiny person-detection data set: built, validated and versioned."""
+"""Data sets: imported or built here, validated and versioned."""
 
 from __future__ import annotations
 
+from src.datasets.sets import choose
 from src.errors import UserError
-from src.settings import ROOT
 
-FOLDER = ROOT / "data" / "tiny_person"
+SET = choose()  # the one that this process is about
+FOLDER = SET.folder
 SPLITS = ("train", "val", "test")
-CLASSES = ("person",)
-IMAGE_SIZE = 320  # pixels, both edges
+CLASSES = ("person",)  # of the lab's data set
+IMAGE_SIZE = 320  # pixels, both edges, of the lab's photos
 
 
 class DatasetError(UserError):

@@ -1,4 +1,4 @@
-"""Build, validate and version ``data/tiny_person``: ``python -m src.datasets [--force]``."""
+"""Build or import, validate and version the data set in use: ``python -m src.datasets``."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ import argparse
 import shutil
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from src.client import use_stack
-from src.datasets import FOLDER, DatasetError, manifest, synthetic
+from src.datasets import FOLDER, SET, DatasetError, importing, manifest, page, sets, synthetic
 from src.datasets.coco128 import SPLIT_SEED, build_coco128
+from src.datasets.importing import source
 from src.datasets.manifest import Manifest
+from src.datasets.sets import LAB, Built
 from src.datasets.validation import validate
-from src.datasets.versioning import Versions, configure_remote
+from src.datasets.versioning import POINTER, State, Versions, configure_remote
 from src.download import DownloadError
 from src.errors import run_command
-from src.files import sha256
-from src.inputs import Kind, photos, settle
-from src.settings import ROOT, Settings, load_settings
+from src.files import sha256, write_private
+from src.inputs import Kind, photos
+from src.settings import ROOT, STATE, Settings, load_settings
+
+REPLACED = STATE / "replaced"  # the pointers of versions that FORCE=1 has replaced
+PAGES = ROOT / "reports" / "data"
+UNFINISHED = "unfinished"  # in place of the version of a build that was interrupted
 
 
 def main() -> None:
@@ -30,55 +40,206 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     settings = load_settings()
+    if arguments.configure_only:
+        configure_remote(settings)
+        return
+    sets.require(may_import=True)
     configure_remote(settings)
-    if not arguments.configure_only:
-        use_stack(settings)
-        ensure(settings, force=arguments.force)
+    origin = find_origin(
+        settings, force=arguments.force
+    )  # before the stack's keys take the place of yours, for s3://
+    use_stack(settings)
+    ensure(origin, force=arguments.force)
 
 
-def ensure(settings: Settings, *, force: bool = False) -> None:
+@dataclass(frozen=True)
+class Origin:
+    """What the data set in use is built from."""
+
+    settings: Settings
+    kind: Kind
+    asked: str  # what is recorded of it
+    imported: source.Source | None = None  # None for the lab's set, and where it is not known
+
+    def stamp(self) -> str:
+        """Return what changes when the source does."""
+        return self.imported.stamp() if self.imported else ""
+
+    def is_stale(self, known: Built) -> bool:
+        """Whether what was built comes from something else than would be used today."""
+        if self.kind == "imported":
+            # A source that is not there any more, or not known, leaves what was made of it.
+            return self.imported is not None and known.stamp != self.stamp()
+        return _is_stale(self.kind, self.settings)
+
+
+def find_origin(settings: Settings, *, force: bool = False) -> Origin:
+    """Return what the data set in use is built from; raises ``ImportFault`` where it is gone."""
+    if SET.name == LAB:
+        inputs = manifest.settled(settings, anew=force)
+        inputs.announce()
+        return Origin(settings, inputs.dataset, sets.lab_choice(settings.dataset))
+    dataset = sets.source(SET)
+    given = sets.asked()[1] is not None
+    if not dataset or (not given and SET.there and _gone(dataset)):
+        return Origin(settings, "imported", dataset)
+    found = source.find(dataset)
+    return Origin(settings, "imported", found.given, found)
+
+
+def _gone(dataset: str) -> bool:
+    """Whether a recorded source can't be found: an unplugged stick."""
+    return "://" not in dataset and not Path(dataset).expanduser().exists()
+
+
+def ensure(origin: Origin, *, force: bool = False) -> None:
     """Build what is missing, validate what is new, version it and push it.
 
-    A person's own changes to the folder become a new version; they are never overwritten, unless
-    ``force`` says so.
+    The user's own changes become a new version; they are never built over, unless ``force`` says
+    so, and then they stay in DVC. A pointer that names another version than before, by ``git pull``
+    or ``git checkout``, brings that version.
     """
-    inputs = settle(settings, manifest.built())
-    inputs.announce()
+    known = sets.read_record().sets.get(SET.name, Built())
     versions = Versions()
     state = versions.state()
-    name = FOLDER.relative_to(ROOT)
-    if not state.present and state.md5 is not None and not force and versions.fetch():
-        print(f"{name}: brought back by DVC ({state.md5})")
-        state = versions.state()
-    stale = state.present and _is_stale(inputs.dataset, settings)
-    if stale and state.changed and not force and state.md5 is not None:
-        raise DatasetError(
-            f"{name} holds changes of yours, and {inputs.dataset} is to be built anew because its "
-            f"source or the settings have changed: commit yours with dvc add {name}, or replace "
-            "them with make data FORCE=1"
-        )
-    if force or stale or not state.present:
-        build(inputs.dataset, settings)
-        print(f"{name}: built ({manifest.read(FOLDER).provenance})")
-        state = versions.state()
-    if state.changed:
-        counts = validate(FOLDER)
-        md5 = versions.add()
-        listed = ", ".join(f"{count} {split}" for split, count in counts.items())
-        print(f"{name}: valid ({listed}), version {md5}")
-        state = versions.state()
+    wanted = None  # the version that a pointer names and that nobody holds
+    followed = False
+    if state.md5 is not None and not state.present and not force:
+        if versions.fetch():
+            print(f"{SET.shown}: brought back by DVC ({state.md5})")
+            followed = True
+            state = versions.state()
+        else:
+            wanted = state.md5
+    elif state.md5 is not None and state.present and state.changed and not force:
+        followed, state = _follow_pointer(versions, state, known)
+    # Whoever brings a version's pointer wants that version, whatever it was built from.
+    stale = state.present and wanted is None and not followed and origin.is_stale(known)
+    if stale and not force:
+        _refuse_to_build_over(state, known)
+    built = force or stale or not state.present
+    if built:
+        if origin.kind == "imported" and origin.imported is None:
+            raise DatasetError(_missing(wanted) if wanted else f"{SET.shown}: {NO_SOURCE}")
+        if state.present:
+            _keep(versions, state)
+        build(origin)
+        print(f"{SET.shown}: built ({manifest.read(FOLDER).provenance})")
+        state = versions.state(remote=False)
+    if state.changed or state.md5 is None:
+        state = _version(versions, validated=built, wanted=wanted)
     else:
-        print(f"{name}: unchanged ({state.md5})")
+        print(f"{SET.shown}: unchanged ({state.md5})")
+        state = versions.state()
+    assert state.md5 is not None
+    made = {"asked": origin.asked, "seen": state.md5}
+    if followed:
+        made |= {"stamp": origin.stamp(), "built": state.md5}
+        if SET.name == LAB and (kind := manifest.read(FOLDER).kind) in sets.CHOICES:
+            made["asked"] = kind
+    if built or known.built == UNFINISHED:
+        made["built"] = state.md5
+    sets.remember(SET.name, **made)
     if state.pushed:
         print("DVC remote: unchanged")
     else:
+        started = time.monotonic()
         versions.push()
-        print("DVC remote: pushed")
+        print(f"DVC remote: pushed ({time.monotonic() - started:.1f} s)")
+    print(f"{SET.shown}: seen at a glance: {write_page(state.md5).relative_to(ROOT)}")
+
+
+NO_SOURCE = "where it came from is not known here: name it, make data DATASET=<folder or archive>"
+
+
+def _follow_pointer(versions: Versions, state: State, known: Built) -> tuple[bool, State]:
+    """Check out the pointer's version where the pointer has moved and the files have not.
+
+    Returns:
+        Whether it did, and how things are then.
+
+    Raises:
+        DatasetError: When both have, or when nobody holds the pointer's version.
+    """
+    if known.seen == state.md5:
+        return False, state  # the pointer is where it was: the user's edits
+    here = versions.content_md5()
+    if here == known.seen or versions.holds(here):
+        if not versions.fetch(over=True):
+            raise DatasetError(_missing(state.md5))
+        print(f"{SET.shown}: switched to the version that {POINTER.name} names ({state.md5})")
+        return True, versions.state()
+    if known.seen:
+        raise DatasetError(
+            f"{SET.shown} holds changes of yours, and {POINTER.name} names another version than "
+            f"before ({state.md5}): keep yours with git checkout of the earlier {POINTER.name}, "
+            "then make data; or take the other with rm -r of the folder, then make data"
+        )
+    return False, state
+
+
+def _missing(md5: str | None) -> str:
+    return (
+        f"{POINTER.relative_to(ROOT)} names version {md5}, which neither the cache nor the store "
+        "holds: push it from where it was made (make data there, with this store), take another "
+        "pointer with git checkout, or build in its place with make data FORCE=1"
+    )
+
+
+def _refuse_to_build_over(state: State, known: Built) -> None:
+    if not state.changed and state.md5 in (
+        None,
+        known.built,
+        known.seen if not known.built else "",
+    ):
+        return
+    edits = f"version {state.md5}" if not state.changed else "not versioned yet"
+    raise DatasetError(
+        f"{SET.shown} holds changes of yours ({edits}), and it is to be built anew because its "
+        "source or the settings have changed: keep yours by going back to the DATASET of before, "
+        "or replace them with make data FORCE=1 (they stay in DVC)"
+    )
+
+
+def _keep(versions: Versions, state: State) -> None:
+    """Say what is replaced; changes that are in no version become one first."""
+    if state.changed or state.md5 is None:
+        md5 = versions.add()
+        versions.push()
+    else:
+        md5 = state.md5
+    pointer = REPLACED / f"{SET.name}-{md5[:8]}.dvc"
+    write_private(pointer, POINTER.read_text(encoding="utf-8"))
+    print(
+        f"{SET.shown}: replaces version {md5}, which stays in DVC; to go back: "
+        f"cp {pointer.relative_to(ROOT)} {POINTER.relative_to(ROOT)} && make data"
+    )
+
+
+def _version(versions: Versions, *, validated: bool, wanted: str | None) -> State:
+    """Make the working copy a version; where one was wanted, only that one will do."""
+    before = POINTER.read_text(encoding="utf-8") if wanted else ""
+    counts = "" if validated else _counted(validate(FOLDER))
+    started = time.monotonic()
+    md5 = versions.add()
+    if wanted and md5 != wanted:
+        POINTER.write_text(before, encoding="utf-8")
+        shutil.rmtree(FOLDER)
+        raise DatasetError(_missing(wanted))
+    took = f"dvc add {time.monotonic() - started:.1f} s"
+    print(f"{SET.shown}: valid{counts}, version {md5} ({took})")
+    return versions.state()
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return " (" + ", ".join(f"{count} {split}" for split, count in counts.items()) + ")"
 
 
 def _is_stale(kind: Kind, settings: Settings) -> bool:
-    """Tell whether the built data set comes from something else than would be used today."""
+    """Tell whether the lab's set comes from something else than would be used today."""
     built = manifest.read(FOLDER)
+    if built.kind == "imported":
+        return False  # without a manifest it is the user's own, which stays
     if built.kind != kind:
         return True
     if kind == "synthetic":
@@ -91,32 +252,76 @@ def _is_stale(kind: Kind, settings: Settings) -> bool:
     return False  # an address names the same archive, which need not be fetched to know
 
 
-def build(kind: Kind, settings: Settings) -> None:
-    """Write the data set to a temporary folder, validate it and move it into place."""
+def build(origin: Origin) -> None:
+    """Write the data set to a temporary folder and move it into place, whole or not at all."""
+    with _fresh() as fresh:
+        if origin.imported is not None:
+            _import(origin.imported, fresh)
+            # So that what an interruption leaves behind is not taken for the user's edits.
+            sets.remember(SET.name, asked=origin.asked, stamp=origin.stamp(), built=UNFINISHED)
+        else:
+            _build_labs(origin.kind, origin.settings, fresh)
+        if FOLDER.exists():
+            FOLDER.rename(fresh.parent / "replaced")
+        fresh.rename(FOLDER)
+
+
+@contextmanager
+def _fresh() -> Iterator[Path]:
+    """Yield an empty folder beside the data set's, gone afterwards if nobody moved it."""
     FOLDER.parent.mkdir(exist_ok=True)
-    for leftover in FOLDER.parent.glob(".tiny_person.*"):  # of an interrupted build
+    prefix = f".{SET.name}."
+    for leftover in FOLDER.parent.glob(f"{prefix}*"):  # of an interrupted build
         shutil.rmtree(leftover)
-    with tempfile.TemporaryDirectory(prefix=".tiny_person.", dir=FOLDER.parent) as temporary:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=FOLDER.parent) as temporary:
         fresh = Path(temporary) / FOLDER.name
         fresh.mkdir()
-        if kind == "coco128":
-            archive = photos(settings)
-            try:
-                build_coco128(fresh, archive)
-            except DatasetError:
-                if not settings.coco128_url.startswith("file:"):
-                    archive.unlink()  # so that the next try downloads it anew
-                raise
-            source, seed = archive, SPLIT_SEED
-        else:
-            seed = SPLIT_SEED
-            synthetic.draw_synthetic(fresh, seed=seed)
-            source = Path(synthetic.__file__)
-        manifest.write(fresh, Manifest(kind=kind, seed=seed, source_sha256=sha256(source)))
-        validate(fresh)
-        if FOLDER.exists():
-            FOLDER.rename(Path(temporary) / "replaced")
-        fresh.rename(FOLDER)
+        yield fresh
+
+
+def _import(found: source.Source, fresh: Path) -> None:
+    with found.opened(fresh.parent) as (folder, ours):
+        account = importing.build(folder, fresh, seed=SPLIT_SEED, chosen=found.chosen, movable=ours)
+    manifest.write(
+        fresh, Manifest(kind="imported", seed=SPLIT_SEED, source=account.layout), account.names
+    )
+    print(importing.table(account, SET.shown))
+
+
+def _build_labs(kind: Kind, settings: Settings, fresh: Path) -> None:
+    if kind == "coco128":
+        archive = photos(settings)
+        try:
+            build_coco128(fresh, archive)
+        except DatasetError:
+            if not settings.coco128_url.startswith("file:"):
+                archive.unlink()  # so that the next try downloads it anew
+            raise
+        origin = archive
+    else:
+        synthetic.draw_synthetic(fresh, seed=SPLIT_SEED)
+        origin = Path(synthetic.__file__)
+    manifest.write(fresh, Manifest(kind=kind, seed=SPLIT_SEED, source_sha256=sha256(origin)))
+    validate(fresh)
+
+
+def write_page(md5: str) -> Path:
+    """Write the version's page where it isn't there yet."""
+    file = PAGES / f"{SET.name}-{md5[:8]}.html"
+    if not file.is_file():
+        text = page.render(
+            FOLDER,
+            manifest.class_names(FOLDER),
+            SET.name,
+            md5,
+            manifest.read(FOLDER).provenance,
+            page.read_account(FOLDER),
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".part")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+    return file
 
 
 if __name__ == "__main__":

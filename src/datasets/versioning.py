@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from src.datasets import FOLDER, DatasetError
+from src.datasets import FOLDER, SET, DatasetError
 from src.files import write_private
 from src.settings import ROOT, STATE, Settings
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-POINTER = FOLDER.with_suffix(".dvc")
+POINTER = SET.pointer
 LOCAL_CONFIG = ROOT / ".dvc" / "config.local"
 REMOTE = "minio"
 
@@ -61,7 +61,7 @@ def bring(settings: Settings) -> None:
 
 
 def pointer_md5() -> str | None:
-    """Return the content hash that ``data/tiny_person.dvc`` points to, None without pointer."""
+    """Return the content hash that the data set's pointer names, None without pointer."""
     if not POINTER.is_file():
         return None
     try:
@@ -117,7 +117,7 @@ class Versions:
 
         tqdm.monitor_interval = 0  # no thread for progress bars that nobody sees: a grid forks
         logging.getLogger("dvc").setLevel(logging.WARNING)  # its hints on what to commit
-        return Repo(str(ROOT))
+        return Repo(str(ROOT), _wait_for_lock=True)  # another DVC's lock is waited for
 
     def state(self, *, remote: bool = True) -> State:
         """Look at the working copy and, with ``remote``, at the object store."""
@@ -162,12 +162,15 @@ class Versions:
             logger.setLevel(logging.NOTSET)
         return counted.objects
 
-    def fetch(self) -> bool:
-        """Bring the pointer's version from the cache or the remote; False where neither has it."""
+    def fetch(self, *, over: bool = False) -> bool:
+        """Bring the pointer's version from the cache or the remote; False where neither has it.
+
+        ``over`` replaces a working copy that holds another version.
+        """
         from dvc.exceptions import CheckoutError, DvcException
 
         try:
-            self._repo.pull(targets=[str(POINTER)])
+            self._repo.pull(targets=[str(POINTER)], force=over)
         except CheckoutError:
             return False
         except DvcException as error:
@@ -175,6 +178,15 @@ class Versions:
                 return False
             raise
         return FOLDER.is_dir()
+
+    def content_md5(self) -> str:
+        """Return the content hash of the working copy, whatever the pointer names."""
+        (stage,) = self._repo.stage.load_file(str(POINTER))
+        return str(stage.outs[0].get_hash().value)
+
+    def holds(self, md5: str) -> bool:
+        """Whether the cache has that version: a working copy of it was not edited."""
+        return bool(self._repo.cache.local.exists(md5))
 
 
 def require_current(md5: str, folder: Path = FOLDER) -> None:
@@ -185,4 +197,4 @@ def require_current(md5: str, folder: Path = FOLDER) -> None:
     """
     state = Versions().state(remote=False)
     if not folder.is_dir() or state.md5 != md5 or state.changed:
-        raise DatasetError(f"{folder} is not the version {md5} that DVC knows: make data")
+        raise DatasetError(f"{SET.shown} is not the version {md5} that DVC knows: make data")

@@ -14,6 +14,7 @@ from src.champion.registry import (
     version_url,
 )
 from src.client import use_stack
+from src.datasets import sets
 from src.decision.filing import make_report
 from src.decision.gate import judge
 from src.errors import run_command
@@ -34,6 +35,7 @@ def main() -> None:
     commands.add_parser("rollback", help="go back to the previous champion")
     arguments = parser.parse_args()
     settings = load_settings()
+    sets.require()
     use_stack(settings)
     if arguments.command == "report":
         folder = make_report(settings, force=arguments.force, reason=arguments.reason)

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from src.training.recipes import RUN_PREFIX
 
 DPI = 150
+CLASSES_SHOWN = 40  # the hardest
 FRONT, OTHER = "#0b5cad", "#9aa5b4"
 
 
@@ -116,6 +117,26 @@ def interval(rows: Sequence[tuple[str, float, float, float]], file: Path) -> Non
     axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)], fontsize=8)
     axes.margins(y=0.3)
     _finish(figure, axes, "the candidate's mAP50 beyond it (test)", "", file)
+
+
+def class_heatmap(
+    classes: Mapping[str, Sequence[float | None]], cells: Sequence[str], file: Path
+) -> None:
+    """Plot each class's mAP50 in each cell, the hardest class first; at most ``CLASSES_SHOWN``."""
+    grid = np.array([[np.nan if v is None else v for v in row] for row in classes.values()])
+    order = np.argsort(np.nanmean(np.where(np.isnan(grid), 0, grid), axis=1))[:CLASSES_SHOWN]
+    names = [list(classes)[row] for row in order]
+    grid = grid[order]
+    figure, axes = plt.subplots(figsize=(3 + 1.1 * len(cells), 1.4 + 0.32 * len(names)))
+    axes.imshow(grid, cmap="Blues", aspect="auto", vmin=0, vmax=1)
+    for (i, j), score in np.ndenumerate(grid):
+        if not np.isnan(score):
+            colour = "white" if score > 0.5 else "black"
+            axes.text(j, i, f"{score:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(cells)), [_short(name) for name in cells], rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_title("mAP50 by class (validation)", fontsize=10)
+    _finish(figure, axes, "", "", file, grid=False)
 
 
 def side_by_side(pictures: Mapping[str, Path], file: Path) -> None:

@@ -17,13 +17,14 @@ from mlflow import MlflowClient
 
 from src import pages
 from src.champion import registry
-from src.datasets import CLASSES
-from src.datasets.manifest import NOTICES
+from src.datasets import FOLDER, SET, sets
+from src.datasets.manifest import LAYOUT_FILE, NOTICES, class_names
 from src.decision import gate, plots
 from src.decision.comparison import Comparison, compare
 from src.decision.statistics import Grid, ReportedCell, ReportedRun, analyse, points, varying
 from src.errors import UserError
 from src.settings import ROOT, Settings
+from src.training.classes import metric_names
 from src.training.scoring import SCORES, Matches
 from src.training.tracking import MATCHES
 from src.zenml_pipelines import grid_record
@@ -122,6 +123,9 @@ def draw(grid: Grid, verdict: gate.Verdict, folder: Path) -> None:
             [(name, found.low, found.difference, found.high) for name, found in compared],
             folder / "interval.png",
         )
+    classes = by_class(grid)
+    if len(classes) > 1:
+        plots.class_heatmap(classes, [cell.name for cell in grid.cells], folder / "classes.png")
     worst = min(grid.cells, key=lambda cell: cell.mean("mAP50"))
     with tempfile.TemporaryDirectory() as temporary:
         pictures = {}
@@ -142,6 +146,16 @@ def _curve(run: ReportedRun) -> list[float]:
     for point in MlflowClient().get_metric_history(run.tracked.info.run_id, "mAP50"):
         found.setdefault(point.step, point.value)
     return [found[step] for step in sorted(found)]
+
+
+def by_class(grid: Grid) -> dict[str, list[float | None]]:
+    """Return each class's mAP50 on validation in each cell, the mean over its seeds."""
+    if not (FOLDER / LAYOUT_FILE).is_file():
+        return {}
+    return {
+        title: [cell.mean(metric) if cell.values(metric) else None for cell in grid.cells]
+        for title, metric in metric_names(class_names(FOLDER)).items()
+    }
 
 
 def write(
@@ -172,12 +186,13 @@ def write(
         notice=NOTICES.get(tags[0]["dataset"]),
         incomplete=incomplete,
         scores=SCORES,
-        classes=", ".join(CLASSES),
         model_name=grid.cells[0].params.get("model", tags[0]["weights"]),
         origin=tags[0],
         facts=facts,
         shared=", ".join(f"{name}={value}" for name, value in sorted(shared.items())),
         analysis=analyse(grid, compare_runs),
+        classes=by_class(grid),
+        task="detect people" if SET.name == sets.LAB else f"detect objects in {SET.shown}",
         verdict=verdict,
         interval=any(row.against for row in verdict.rows),
         model=registry.MODEL,

@@ -11,10 +11,12 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
+from src.datasets import SET
 from src.errors import UserError, file_fault
 from src.settings import ROOT
 from src.training import arguments
@@ -24,7 +26,7 @@ Recipe = dict[str, Any]
 
 # What every recipe says and every command can override, with its least value.
 OVERRIDES = {name: arguments.LEAST[name] for name in REQUIRED}
-RUN_PREFIX = "zenml_yolo_tiny"
+RUN_PREFIX = SET.run_prefix
 
 
 class RecipeError(UserError):
@@ -44,18 +46,24 @@ class Cell:
         return float(self.recipe["epochs"] * self.recipe["imgsz"] ** 2)
 
 
-def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
+def read_recipe(
+    path: Path, overrides: Mapping[str, Any], auto: Mapping[str, Any] = MappingProxyType({})
+) -> Recipe:
     """Read a recipe, let ``overrides`` win, and prove that Ultralytics will take it.
+
+    ``auto`` has the values of arguments that say ``auto`` (``src.training.scaling``).
 
     Raises:
         RecipeError: Naming each missing, unknown or refused argument and each wrong value.
     """
-    recipe = _mapping(path) | dict(overrides)
+    recipe = _settled(_mapping(path), auto) | dict(overrides)
     _raise(arguments.faults(recipe), path)
     return recipe
 
 
-def read_grid(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
+def read_grid(
+    path: Path, overrides: Mapping[str, Any], auto: Mapping[str, Any] = MappingProxyType({})
+) -> list[Cell]:
     """Read a grid and return its checked cells in the order of its axes; raises ``RecipeError``.
 
     An override of an axis, or of the seed, leaves it its one value.
@@ -65,7 +73,7 @@ def read_grid(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
     axes = content.get("grid")
     base = content.get("base") or {}
     if isinstance(base, str):
-        base = _base(path, base)
+        base = _base(path, base, auto)
     if surplus or not isinstance(axes, dict) or not axes or not isinstance(base, dict):
         raise RecipeError(
             f"{_shown(path)}: write `base:` (arguments, or a recipe's file) and `grid:` "
@@ -104,16 +112,21 @@ def cell_name(recipe: Recipe, varied: Mapping[str, Any]) -> str:
     return f"{RUN_PREFIX}_e{recipe['epochs']}_{recipe['imgsz']}{others}"
 
 
+def _settled(recipe: Recipe, auto: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with values for those arguments that say ``auto``."""
+    return {k: auto[k] if v == "auto" and k in auto else v for k, v in recipe.items()}
+
+
 def as_given(text: str) -> int | str:
     """Return an override as a recipe holds it; one that is no number is a fault of the recipe."""
     return int(text) if text.isdecimal() else text
 
 
-def _base(path: Path, name: str) -> Recipe:
+def _base(path: Path, name: str, auto: Mapping[str, Any]) -> Recipe:
     """Read the recipe that a grid names; what it lacks may come from the grid."""
     file = path.parent / name
     try:
-        base = _mapping(file)
+        base = _settled(_mapping(file), auto)
         _raise(arguments.faults(base, required=()), file)
     except RecipeError as error:
         raise RecipeError(f"{_shown(path)}: base: {error}") from None

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from src.client import use_stack
+from src.datasets import SET
+from src.datasets.manifest import class_names
 from src.errors import UserError
 from src.files import sha256
 from src.settings import Settings, load_settings
+from src.training.classes import batches, metric_names
 from src.training.provenance import TRAINED
 from src.training.recipes import Recipe
 from src.training.scoring import Metrics
 from src.training.trainer import WATCH, Training, train
 
-EXPERIMENT = "cv_yolo_tiny"
+EXPERIMENT = SET.experiment
+LONG = 600.0  # seconds of training that are worth a warning
 ARTIFACTS = (
     "results.png",
     "confusion_matrix.png",
@@ -92,8 +98,9 @@ def track(
     """Train, and log everything to the active MLflow run, renamed to ``run_name``.
 
     Logs parameters, per-epoch curves, the four scores of the best weights and of the untrained
-    ones (``untrained_…``), ``training_seconds`` and ``busy_seconds``, Ultralytics' plots, arguments
-    and weights, which boxes hit, the data set as an input, and ``provenance`` as tags.
+    ones (``untrained_…``), mAP50 by class (``mAP50/<class>``), ``training_seconds`` and
+    ``busy_seconds``, Ultralytics' plots, arguments and weights, which boxes hit, the data set as an
+    input, and ``provenance`` as tags.
     """
     import mlflow
 
@@ -105,8 +112,12 @@ def track(
     mlflow.log_params(recipe | {"model": provenance.get("weights", model)})
     _log_dataset(provenance)
 
+    began = time.monotonic()
+
     def on_epoch(epoch: int, values: Metrics) -> None:
         mlflow.log_metrics(values, step=epoch)
+        if epoch == 1:
+            _say_how_long(run_name, time.monotonic() - began, int(recipe["epochs"]))
         WATCH.on_epoch(run_name, epoch, int(recipe["epochs"]), values)
         print(
             f"{run_name}: epoch {epoch}/{recipe['epochs']}, "
@@ -120,7 +131,10 @@ def track(
     }
     if training.untrained is not None:
         final |= {f"untrained_{name}": value for name, value in training.untrained.items()}
-    mlflow.log_metrics(final, step=training.epochs)
+    names = metric_names(class_names(data))
+    final |= {names[title]: value for title, value in training.by_class.items()}
+    for part in batches(final):
+        mlflow.log_metrics(part, step=training.epochs)
     mlflow.set_tag(TRAINED, sha256(training.weights))
     training.matches.save(training.folder / MATCHES)
     for name in (*ARTIFACTS, MATCHES):
@@ -128,6 +142,16 @@ def track(
         if file.is_file():
             mlflow.log_artifact(str(file), str(Path(name).parent) if "/" in name else None)
     return training
+
+
+def _say_how_long(run_name: str, first: float, epochs: int) -> None:
+    """Say after the first epoch, of which ``first`` is the time in s, when there is long to go."""
+    left = first * (epochs - 1)
+    if left > LONG:
+        sys.stderr.write(
+            f"{run_name}: the first of {epochs} epochs took {first:.0f} s: up to {left / 60:.0f} "
+            "minutes to go (fewer with EPOCHS or IMGSZ)\n"
+        )
 
 
 def _log_dataset(provenance: Mapping[str, str]) -> None:
@@ -138,5 +162,5 @@ def _log_dataset(provenance: Mapping[str, str]) -> None:
     md5 = provenance["dataset_md5"].removesuffix(".dir")
     bucket = load_settings().dvc_bucket
     source = resolve_dataset_source(f"s3://{bucket}/files/md5/{md5[:2]}/{md5[2:]}.dir")
-    dataset = MetaDataset(source, name=f"tiny_person_{provenance['dataset']}", digest=md5[:32])
+    dataset = MetaDataset(source, name=f"{SET.name}_{provenance['dataset']}", digest=md5[:32])
     mlflow.log_input(dataset, context="training")

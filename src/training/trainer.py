@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,9 @@ import yaml
 
 from src.checkpoints import load
 from src.datasets import SPLITS
-from src.training import scoring
+from src.datasets.importing.tree import is_litter
+from src.datasets.manifest import LAYOUT_FILE, class_names, images
+from src.training import memory, scoring
 from src.training.recipes import Recipe
 from src.training.scoring import Matches, Metrics
 
@@ -46,6 +49,7 @@ class Watch:
     on_epoch: Callable[[str, int, int, Metrics], None] = lambda *_: None  # run, epoch, epochs
     stopped: Callable[[], bool] = lambda: False
     node: str = field(default_factory=socket.gethostname)  # where it runs
+    side_by_side: int = 1  # trainings on this machine at the same time
 
 
 WATCH = Watch()
@@ -62,6 +66,7 @@ class Training:
     epochs: int  # that were trained; fewer than asked for where it stopped early
     seconds: float  # of wall clock, training and its validations
     busy_seconds: float  # of CPU time; on a GPU, which nobody shares, of wall clock
+    by_class: Metrics = field(default_factory=dict)  # mAP50 of each class with labels in val
 
     @property
     def weights(self) -> Path:
@@ -71,20 +76,35 @@ class Training:
 
 @contextmanager
 def workspace(data: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield a temporary folder and a copy of the data set in it; both are gone afterwards.
+    """Yield a temporary folder and the data set in it, as links; both are gone afterwards.
 
-    Ultralytics writes caches beside the labels, which would change what DVC versions. It would also
+    Ultralytics writes caches beside the labels and the images, and would restore a damaged picture
+    in place: all that stays in the temporary folder, and the files are not copied. It would also
     unpickle those that a data set brings along, take ``.npy`` files for their pictures, and run the
     ``download`` of its data.yaml: they stay behind, and data.yaml is written here.
     """
     with tempfile.TemporaryDirectory(prefix="training-") as folder:
-        copy = Path(folder) / "data"
-        shutil.copytree(data, copy, ignore=shutil.ignore_patterns("*.cache", "*.npy"))
-        layout = copy / "data.yaml"
-        names = yaml.safe_load(layout.read_text(encoding="utf-8"))["names"]
-        places = {split: f"images/{split}" for split in SPLITS}
-        layout.write_text(yaml.safe_dump({"path": str(copy), **places, "names": names}))
-        yield Path(folder), copy
+        linked = Path(folder) / "data"
+        _link(data.resolve(), linked)
+        layout: dict[str, Any] = {
+            "path": str(linked),
+            **{split: f"images/{split}" for split in SPLITS},
+        }
+        layout["names"] = dict(enumerate(class_names(data)))
+        (linked / LAYOUT_FILE).write_text(yaml.safe_dump(layout), encoding="utf-8")
+        yield Path(folder), linked
+
+
+def _link(data: Path, linked: Path) -> None:
+    """Make a folder of links to another's files, without what would do harm in a training."""
+    linked.mkdir()
+    for entry in os.scandir(data):
+        if is_litter(entry.name) or entry.name == LAYOUT_FILE:
+            continue
+        if entry.is_dir():
+            _link(Path(entry.path), linked / entry.name)
+        else:
+            (linked / entry.name).symlink_to(entry.path)
 
 
 def train(
@@ -102,6 +122,11 @@ def train(
     data_file = str(data / "data.yaml")
     before = scoring.score(model, data, recipe["imgsz"], "val", folder)
 
+    held = sum(1 for split in ("train", "val") for _ in images(data, split))
+    if not memory.affordable(recipe, held, WATCH.side_by_side):
+        size = memory.cached(recipe, held) / 1e9
+        sys.stderr.write(f"{held} images would take {size:.1f} GB of RAM: read from the disk\n")
+        recipe = recipe | {"cache": False}
     yolo = load(model)
     seen = -1
 
@@ -147,6 +172,7 @@ def train(
         epochs=seen + 1,
         seconds=seconds,
         busy_seconds=seconds if on_gpu else busy,
+        by_class=after.by_class,
     )
 
 

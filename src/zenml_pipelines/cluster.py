@@ -28,10 +28,10 @@ from typing import Any
 
 from src import checkpoints
 from src.client import give
-from src.datasets import versioning
+from src.datasets import SET, sets, versioning
 from src.errors import run_command
 from src.files import private_folder, write_private
-from src.inputs import DOWNLOADS, RECORD, Inputs, InputsError
+from src.inputs import DOWNLOADS, Inputs, InputsError, record_of
 from src.settings import ROOT, Settings, load_settings
 from src.training.recipes import Cell
 from src.zenml_pipelines.command_line import Job, NotReady
@@ -278,6 +278,9 @@ def _pack(folder: Path, job: Job) -> None:
     pointer = folder / versioning.POINTER.relative_to(ROOT)
     pointer.parent.mkdir()
     shutil.copy(versioning.POINTER, pointer)
+    # Read on import: other code of that name must find the same data set in use.
+    if SET.name != sets.LAB:
+        sets.write_record(sets.Record(in_use=SET.name), folder / ".stack" / sets.RECORD.name)
     origin = {
         "git_commit": git_commit(),
         "servers": [job.settings.zenml_url, job.settings.mlflow_url, job.settings.store_url],
@@ -377,7 +380,7 @@ def _place_inputs(assignment: Assignment) -> None:
                 raise InputsError("the weights did not arrive as they were sent: try again")
             partial.replace(place)
         inputs = inputs.model_copy(update={"weights": str(place)})
-    write_private(RECORD, inputs.model_dump_json(indent=2) + "\n")
+    write_private(record_of(inputs.dataset), inputs.model_dump_json(indent=2) + "\n")
 
 
 def main() -> None:

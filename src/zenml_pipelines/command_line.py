@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.client import use_stack
-from src.datasets import DatasetError, manifest
+from src.datasets import SET, DatasetError, manifest, sets
 from src.datasets.versioning import Versions
 from src.errors import UserError, run_command
-from src.inputs import Inputs, settle
+from src.inputs import Inputs
 from src.services.health import check_all
 from src.settings import Settings, load_settings
 from src.training.recipes import OVERRIDES, as_given
@@ -68,17 +68,18 @@ def _positive(text: str) -> int:
 def _job(arguments: argparse.Namespace) -> Job:
     given = {name: getattr(arguments, name) for name in OVERRIDES}
     settings = load_settings()
+    sets.require()
     use_stack(settings)
     down = [service for service, fault in check_all(settings).items() if fault]
     if down:
         raise NotReady(f"not running: {', '.join(down)}: make up")
     if not settings.api_key_file.is_file():
         raise NotReady("the ZenML stack is not registered: make stack")
-    inputs = settle(settings, manifest.built())
+    inputs = manifest.settled(settings)
     inputs.announce()
     state = Versions().state(remote=False)
     if state.md5 is None or not state.present or state.changed:
-        raise DatasetError("data/tiny_person is missing or has changed: make data")
+        raise DatasetError(f"{SET.shown} is missing or has changed: make data")
     if any(runs_folder(settings).glob("*")):  # else nothing is worth importing ZenML for
         from src.zenml_pipelines.recovery import recover
 

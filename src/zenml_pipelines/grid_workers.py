@@ -24,13 +24,14 @@ from typing import Any
 import psutil
 
 from src.client import use_stack
+from src.training import memory
+from src.training.devices import gpus as _gpus
 from src.training.recipes import Cell
 from src.zenml_pipelines.command_line import Job
 from src.zenml_pipelines.outcome import Epoch, Failed, Finished, outcome_of
 from src.zenml_pipelines.progress import Progress
 
 PRELOADED = ("torchvision", "ultralytics", "zenml", "matplotlib.pyplot")  # 4 s, and no threads
-MEMORY_PER_CELL = 1.5e9  # bytes; a training of YOLOv8n at 416 px takes 1.1e9
 
 
 @dataclass
@@ -54,8 +55,7 @@ def connect(job: Job) -> int:
 
 def default_jobs(cells: int = sys.maxsize) -> int:
     """Return how many cells fit side by side: one for each GPU, else for each CPU core."""
-    fitting = int(psutil.virtual_memory().available / MEMORY_PER_CELL)
-    return max(1, min(cells, _gpus() or min(os.cpu_count() or 1, fitting)))
+    return max(1, min(cells, _gpus() or min(os.cpu_count() or 1, memory.fitting())))
 
 
 def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress: Progress) -> None:
@@ -73,7 +73,7 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
     # Ctrl-C as a message, not as an exception, which could come in the middle of another message.
     before = signal.signal(signal.SIGINT, lambda *_: press.send(None))
     try:
-        slots += [_start(number, job, tags) for number in range(jobs)]
+        slots += [_start(number, job, tags, jobs) for number in range(jobs)]
         with progress:
             while True:
                 if pressed.poll():
@@ -100,7 +100,7 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
                         guess = "" if interrupted else " (out of memory?)"
                         said = Failed(f"its process was killed{guess}")
                         if waiting:
-                            slots[number] = _start(number, job, tags)
+                            slots[number] = _start(number, job, tags, jobs)
                     if isinstance(said, Epoch):
                         progress.on_epoch(said)
                     else:
@@ -116,12 +116,12 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
         raise KeyboardInterrupt
 
 
-def _start(number: int, job: Job, tags: list[str]) -> Slot:
+def _start(number: int, job: Job, tags: list[str], jobs: int) -> Slot:
     gpus = _gpus()
     way = context(gpus)
     ours, theirs = way.Pipe()
     process = way.Process(
-        target=_work, args=(theirs, job, tags, str(number % gpus) if gpus else None)
+        target=_work, args=(theirs, job, tags, jobs, str(number % gpus) if gpus else None)
     )
     process.start()
     theirs.close()
@@ -143,18 +143,7 @@ def context(gpus: int | None = None) -> ForkContext | SpawnContext:
     return multiprocessing.get_context("fork")
 
 
-def _gpus() -> int:
-    """Return the number of Nvidia GPUs, without paying for PyTorch's import."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return int(pynvml.nvmlDeviceGetCount())
-    except pynvml.NVMLError:
-        return 0
-
-
-def _work(pipe: Connection, job: Job, tags: list[str], device: str | None) -> None:
+def _work(pipe: Connection, job: Job, tags: list[str], jobs: int, device: str | None) -> None:
     """Be a worker: quiet, ended with its parent, stopped by a message alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to take
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -171,6 +160,7 @@ def _work(pipe: Connection, job: Job, tags: list[str], device: str | None) -> No
 
     WATCH.on_epoch = report
     WATCH.stopped = pipe.poll
+    WATCH.side_by_side = jobs
     while (cell := pipe.recv()) is not None:
         pipe.send(outcome_of(partial(_run, cell, job, tags)))
 

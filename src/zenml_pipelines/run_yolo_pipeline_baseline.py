@@ -6,6 +6,7 @@ import sys
 
 from src.settings import ROOT
 from src.training.recipes import RUN_PREFIX, Cell, read_recipe
+from src.training.scaling import auto_here
 from src.zenml_pipelines.command_line import Job, run
 
 RUN_NAME = f"{RUN_PREFIX}_baseline"
@@ -14,7 +15,7 @@ RUN_NAME = f"{RUN_PREFIX}_baseline"
 def baseline(job: Job) -> int:
     """Train the baseline and print its scores beside the untrained weights'."""
     path = ROOT / "configs" / f"baseline{job.inputs.recipe_suffix}.yaml"
-    recipe = read_recipe(path, job.overrides)
+    recipe = read_recipe(path, job.overrides, auto_here(job.inputs))
     from src.zenml_pipelines.yolo_training_pipeline import run_cell
 
     done = run_cell(Cell(RUN_NAME, recipe), job.inputs, job.dataset_md5, force=job.force)

@@ -11,6 +11,7 @@ from rich.table import Table
 from src.errors import UserError, keep
 from src.settings import ROOT
 from src.training.recipes import Cell, read_grid
+from src.training.scaling import auto_here
 from src.training.scoring import SCORES
 from src.zenml_pipelines import cluster, grid_workers
 from src.zenml_pipelines.command_line import Job, run
@@ -31,7 +32,7 @@ def grid(job: Job) -> int:
         CellsFailedError: When a cell has failed, after all others have ended.
     """
     path = ROOT / (job.grid or f"configs/grid{job.inputs.recipe_suffix}.yaml")
-    cells = read_grid(path, job.overrides)
+    cells = read_grid(path, job.overrides, auto_here(job.inputs))
     record, done = apart(resume, plan(job, path, cells), afresh=job.force)
     missing = [cell for cell in cells if cell.run_name not in done]
     progress = Progress(cells)

@@ -38,7 +38,7 @@ def yolo_training_pipeline(
     dataset_md5: str, run_name: str, recipe: dict[str, Any], weights_sha256: str
 ) -> None:
     """Train one recipe on one version of the data, starting from certain weights."""
-    dataset = prepare_tiny_coco_dataset(dataset_md5=dataset_md5)
+    dataset, _ = prepare_tiny_coco_dataset(dataset_md5=dataset_md5)
     _, result = train_yolo_tiny(
         dataset=dataset, run_name=run_name, recipe=recipe, weights_sha256=weights_sha256
     )

@@ -42,10 +42,21 @@ def page(result: Mapping[str, Any]) -> str:
             (score, _number(result["metrics"][score]), _number(untrained.get(score)))
             for score in SCORES
         ],
+        classes=_classes(result),
         facts=facts,
         link=result["mlflow_url"],
     )
     return pages.page(result["run_name"], body)
+
+
+def _classes(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return mAP50 by class, the best first; nothing for a single class."""
+    by_class = result.get("by_class") or {}
+    if len(by_class) < 2:
+        return []
+    return [
+        (title, _number(value)) for title, value in sorted(by_class.items(), key=lambda i: -i[1])
+    ]
 
 
 def _said(result: Mapping[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from src import checkpoints
 from src.bootstrap.zenml_stack import TRACKER
 from src.datasets import FOLDER, manifest, versioning
 from src.files import sha256
-from src.inputs import InputsError, settle
+from src.inputs import InputsError
 from src.settings import load_settings
 from src.training import fingerprint, provenance, scoring, tracking, trainer
 from src.zenml_steps import yolo_materializer
@@ -78,7 +78,7 @@ def train_yolo_tiny(
         The best epoch's weights, and the scores with their provenance.
     """
     settings = load_settings()
-    inputs = settle(settings, manifest.built())
+    inputs = manifest.settled(settings)
     if inputs.weights_sha256 != weights_sha256:
         raise InputsError("WEIGHTS has changed since this run was started: run it again")
     versioning.require_current(dataset["md5"])
@@ -95,6 +95,7 @@ def train_yolo_tiny(
         "run_name": run_name,
         "metrics": training.metrics,
         "untrained": training.untrained,
+        "by_class": training.by_class,
         "training_seconds": training.seconds,
         "busy_seconds": training.busy_seconds,
         "recipe": recipe,

@@ -114,7 +114,7 @@ def copy_checkout(target: Path) -> None:
         text=True,
     ).stdout
     for name in filter(None, listed.split("\0")):
-        if name == "data/tiny_person.dvc" or name.startswith(("reports/2", "predictions/")):
+        if re.fullmatch(r"data/[^/]+\.dvc", name) or name.startswith(("reports/2", "predictions/")):
             continue  # made here, not part of the project
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)

@@ -90,3 +90,25 @@ gone() {
   called destroy
   gone .stack
 }
+
+@test "imported data sets and their versions stay" {
+  mkdir -p data/cats/images data/.cats.xyz
+  touch data/cats/images/a.jpg
+  printf 'outs:\n- md5: 0123abcd.dir\n  path: cats\n' >data/cats.dvc
+  FORCE=1 run -0 scripts/clean-checkout.sh
+  kept data/cats/images/a.jpg data/cats.dvc .dvc/cache/files/a
+  gone .stack data/tiny_person data/.cats.xyz
+  said 'imported data sets'
+}
+
+@test "a version that only the store holds keeps the store, FORCE=1 or not" {
+  printf 'outs:\n- md5: 0123abcd.dir\n  path: cats\n' >data/cats.dvc
+  before=$(contents)
+  FORCE=1 run -1 scripts/clean-checkout.sh
+  said data/cats.dvc 'make data NAME=cats' 'nothing deleted'
+  [ "$(contents)" = "$before" ]
+  mkdir -p .dvc/cache/files/md5/01
+  touch .dvc/cache/files/md5/01/23abcd.dir
+  FORCE=1 run -0 scripts/clean-checkout.sh
+  kept data/cats.dvc .dvc/cache/files/md5/01/23abcd.dir
+}

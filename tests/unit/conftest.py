@@ -21,6 +21,9 @@ MakeSettings = Callable[..., Settings]
 def pytest_configure(config: pytest.Config) -> None:
     """Keep libraries out of the home folder and off the network, before any test imports them."""
     folder = tempfile.mkdtemp(prefix="unit-tests-")
+    # The lab's own data set, whichever is in use in this checkout.
+    os.environ.pop("DATASET", None)
+    os.environ["NAME"] = "tiny_person"
     config.add_cleanup(lambda: shutil.rmtree(folder))
     places = ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "YOLO_CONFIG_DIR")
     os.environ |= dict.fromkeys(places, folder)

@@ -1,6 +1,10 @@
-"""``make data``: nothing by halves, nothing twice, and nobody's own changes lost."""
+"""``make data``: nothing by halves, nothing twice, and nobody's own changes lost. DVC is real."""
 
 import errno
+import shutil
+import subprocess
+import sys
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from src.datasets import DatasetError, manifest, synthetic
+from src.datasets import DatasetError, manifest, sets, synthetic, versioning
 from src.datasets import __main__ as module
-from src.datasets.__main__ import build, ensure
-from src.datasets.versioning import State
+from src.datasets.__main__ import Origin, build
+from src.datasets.sets import DataSet
 from src.errors import run_command
 from src.inputs import Inputs, Kind
 from src.settings import Settings
@@ -21,11 +25,13 @@ Photos = Callable[..., Settings]
 
 
 def draw(folder: Path, colour: int) -> None:
-    """Write one picture for each split; a colour for each source."""
+    """Write a picture with a box for each split; a colour for each source."""
     for number, split in enumerate(("train", "val", "test")):
-        (folder / "images" / split).mkdir(parents=True)
-        picture = Image.new("RGB", (8, 8), (colour, number, 0))
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        picture = Image.new("RGB", (16, 16), (colour, number, 0))
         picture.save(folder / "images" / split / "a.png")
+        (folder / "labels" / split / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
 
 
 def build_from(folder: Path, archive: Path) -> None:
@@ -40,58 +46,78 @@ def build_from(folder: Path, archive: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-class Versions:
-    """Stands in for DVC: remembers what was added and pushed."""
+class Versions(versioning.Versions):
+    """DVC itself, with a count of what was added and pushed."""
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.added: list[str] = []
-        self.pushed: list[str] = []
-
-    def state(self) -> State:
-        md5 = self.added[-1] if self.added else None
-        present = self.data.is_dir()
-        changed = present and self._hash() != md5
-        return State(md5, present, changed, pushed=md5 is not None and md5 in self.pushed)
+    added: list[str]
+    pushed: list[str]
 
     def add(self) -> str:
-        self.added.append(self._hash())
+        self.added.append(super().add())
         return self.added[-1]
 
     def push(self) -> None:
+        super().push()
         self.pushed.append(self.added[-1])
 
-    def fetch(self) -> bool:
-        return False
 
-    def _hash(self) -> str:
-        files = sorted(file for file in self.data.rglob("*") if file.is_file())
-        return str([zlib.crc32(file.read_bytes()) for file in files])
+@pytest.fixture(scope="session")
+def dvc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with DVC's own files in it, to be copied."""
+    from dvc.repo import Repo
+
+    root = tmp_path_factory.mktemp("dvc")
+    Repo.init(str(root), no_scm=True)
+    config = "[core]\n    remote = store\n    analytics = false\n    no_scm = true\n"
+    (root / ".dvc" / "config").write_text(f"{config}['remote \"store\"']\n    url = ../../store\n")
+    return root / ".dvc"
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(tmp_path: Path, dvc: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the data set's folder in a checkout of the test's own."""
-    folder = tmp_path / "data" / "tiny_person"
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(module, "FOLDER", folder)
+    root = tmp_path / "checkout"
+    shutil.copytree(dvc, root / ".dvc")
+    use(root, "tiny_person", monkeypatch)
     monkeypatch.setattr(module, "build_coco128", build_from)
     monkeypatch.setattr(synthetic, "draw_synthetic", lambda f, seed: draw(f, seed))
     monkeypatch.setattr(module, "configure_remote", lambda _: None)
     monkeypatch.setattr(module, "use_stack", lambda _: None)
-    return folder
+    (root / "data").mkdir()
+    return root / "data" / "tiny_person"
+
+
+def use(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have the modules work on a data set of the checkout ``root``, as after their import."""
+    state = root / ".stack"
+    chosen = DataSet(name)
+    monkeypatch.setenv("NAME", name)
+    for owner in (sets, versioning, module):
+        monkeypatch.setattr(owner, "ROOT", root)
+    monkeypatch.setattr(sets, "RECORD", state / "datasets.json")
+    for owner in (versioning, module):
+        monkeypatch.setattr(owner, "SET", chosen)
+        monkeypatch.setattr(owner, "FOLDER", chosen.folder)
+        monkeypatch.setattr(owner, "POINTER", chosen.pointer)
+    monkeypatch.setattr(manifest, "FOLDER", chosen.folder)
+    monkeypatch.setattr(module, "REPLACED", state / "replaced")
+    monkeypatch.setattr(module, "PAGES", root / "reports" / "data")
+    return chosen.folder
 
 
 @pytest.fixture(autouse=True)
-def versions(data: Path, monkeypatch: pytest.MonkeyPatch) -> Versions:
-    versions = Versions(data)
-    monkeypatch.setattr(module, "Versions", lambda: versions)
-    monkeypatch.setattr(module, "settle", settled)
-    return versions
+def versions(data: Path, monkeypatch: pytest.MonkeyPatch) -> type[Versions]:
+    monkeypatch.setattr(Versions, "added", [], raising=False)
+    monkeypatch.setattr(Versions, "pushed", [], raising=False)
+    monkeypatch.setattr(module, "Versions", Versions)
+    monkeypatch.setattr(manifest, "settle", settled)
+    return Versions
 
 
 def settled(settings: Settings, built: Kind | None) -> Inputs:
     kind: Kind = "synthetic" if settings.dataset == "synthetic" else "coco128"
+    if built == "imported":
+        kind = "imported"
     return Inputs(
         settled_for=(settings.dataset, settings.weights, settings.coco128_url),
         dataset=kind,
@@ -99,6 +125,10 @@ def settled(settings: Settings, built: Kind | None) -> Inputs:
         weights_sha256="scratch",
         notices=[],
     )
+
+
+def ensure(settings: Settings, *, force: bool = False) -> None:
+    module.ensure(module.find_origin(settings, force=force), force=force)
 
 
 @pytest.fixture
@@ -119,7 +149,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize("kind", ["coco128", "synthetic"])
 def test_a_data_set_is_built_whole(data: Path, photos: Photos, kind: Kind) -> None:
-    build(kind, photos())
+    build(Origin(photos(), kind, kind))
     assert manifest.read(data).kind == kind
     assert list(data.parent.iterdir()) == [data]
 
@@ -128,10 +158,10 @@ def test_a_data_set_is_built_whole(data: Path, photos: Photos, kind: Kind) -> No
 def test_a_build_that_fails_changes_nothing(
     data: Path, photos: Photos, archive: str, reason: str
 ) -> None:
-    build("coco128", photos())
+    build(Origin(photos(), "coco128", "auto"))
     before = contents(data.parent)
     with pytest.raises(DatasetError, match=reason):
-        build("coco128", photos(archive))
+        build(Origin(photos(archive), "coco128", "auto"))
     assert contents(data.parent) == before
 
 
@@ -145,17 +175,17 @@ def test_a_broken_archive_is_fetched_anew_unless_it_is_ones_own(
     downloaded = tmp_path / "downloaded.zip"
     downloaded.write_text("broken")
     with pytest.raises(DatasetError):
-        build("coco128", own)
+        build(Origin(own, "coco128", "auto"))
     monkeypatch.setattr(module, "photos", lambda _: downloaded)
     with pytest.raises(DatasetError):
-        build("coco128", make_settings())
+        build(Origin(make_settings(), "coco128", "auto"))
     assert (tmp_path / "broken.zip").exists()
     assert not downloaded.exists()
 
 
 def test_what_an_interrupted_build_has_left_is_removed(data: Path, photos: Photos) -> None:
     (data.parent / ".tiny_person.abc" / "tiny_person").mkdir(parents=True)
-    build("coco128", photos())
+    build(Origin(photos(), "coco128", "auto"))
     assert list(data.parent.iterdir()) == [data]
 
 
@@ -173,7 +203,7 @@ def test_a_full_disk_is_one_clear_error(
 
 
 def test_the_second_run_changes_nothing(
-    photos: Photos, versions: Versions, capsys: pytest.CaptureFixture[str]
+    photos: Photos, versions: type[Versions], capsys: pytest.CaptureFixture[str]
 ) -> None:
     ensure(photos())
     assert len(versions.added) == len(versions.pushed) == 1
@@ -181,18 +211,24 @@ def test_the_second_run_changes_nothing(
     ensure(photos())
     assert len(versions.added) == len(versions.pushed) == 1
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2
-    assert all("unchanged" in line for line in said)
+    assert len(said) == 3
+    assert all("unchanged" in line for line in said[:2])
+    assert "seen at a glance" in said[2]
 
 
-def test_a_push_that_failed_is_made_up_for(photos: Photos, versions: Versions) -> None:
+def test_a_push_that_failed_is_made_up_for(
+    data: Path, photos: Photos, versions: type[Versions]
+) -> None:
     ensure(photos())
+    shutil.rmtree(data.parents[2] / "store")
     versions.pushed.clear()
     ensure(photos())
     assert versions.pushed == versions.added
 
 
-def test_ones_own_changes_become_a_version(data: Path, photos: Photos, versions: Versions) -> None:
+def test_ones_own_changes_become_a_version(
+    data: Path, photos: Photos, versions: type[Versions]
+) -> None:
     ensure(photos())
     (data / "images" / "train" / "mine.png").write_bytes(
         (data / "images" / "train" / "a.png").read_bytes()
@@ -213,24 +249,277 @@ def test_ones_own_changes_are_not_versioned_while_they_are_faulty(
 
 
 def test_another_data_set_replaces_an_unchanged_one(
-    data: Path, photos: Photos, make_settings: MakeSettings
+    data: Path, photos: Photos, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensure(photos())
-    ensure(make_settings(dataset="synthetic"))
+    monkeypatch.setenv("DATASET", "synthetic")
+    ensure(make_settings())
     assert manifest.read(data).kind == "synthetic"
+    monkeypatch.delenv("DATASET")
+    ensure(make_settings())
+    assert manifest.read(data).kind == "synthetic", "the last DATASET holds"
 
 
+@pytest.mark.parametrize("versioned", [False, True])
 def test_another_data_set_replaces_ones_own_changes_only_by_force(
-    data: Path, photos: Photos, make_settings: MakeSettings
+    data: Path,
+    photos: Photos,
+    make_settings: MakeSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    versioned: bool,
 ) -> None:
     ensure(photos())
     mine = data / "images" / "train" / "mine.png"
-    mine.write_bytes((data / "images" / "train" / "a.png").read_bytes())
+    Image.new("RGB", (20, 20), "blue").save(mine)
+    if versioned:
+        ensure(photos())
+    monkeypatch.setenv("DATASET", "synthetic")
     with pytest.raises(DatasetError, match="FORCE=1"):
-        ensure(make_settings(dataset="synthetic"))
+        ensure(make_settings())
     assert mine.exists()
-    ensure(make_settings(dataset="synthetic"), force=True)
+    ensure(make_settings(), force=True)
     assert not mine.exists()
+    # What was replaced stays in DVC, and the way back that was named works.
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "to go back: cp " in x]
+    source, target = line.partition("to go back: cp ")[2].partition(" && ")[0].split()
+    root = data.parents[1]
+    shutil.copy(root / source, root / target)
+    monkeypatch.delenv("DATASET")
+    ensure(make_settings())
+    assert mine.exists()
+
+
+def committed(data: Path) -> str:
+    return data.with_suffix(".dvc").read_text()
+
+
+def test_a_pointer_that_git_brings_is_followed(
+    data: Path, photos: Photos, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensure(photos())
+    first = committed(data)
+    mine = data / "images" / "train" / "mine.png"
+    Image.new("RGB", (20, 20), "blue").save(mine)
+    ensure(photos())
+    second = committed(data)
+    for pointer, there in ((first, False), (second, True), (first, False)):
+        data.with_suffix(".dvc").write_text(pointer)
+        ensure(photos())
+        assert mine.exists() == there
+        assert committed(data) == pointer
+    assert "switched to the version" in capsys.readouterr().out
+
+
+def test_a_new_pointer_does_not_cost_ones_edits(data: Path, photos: Photos) -> None:
+    ensure(photos())
+    first = committed(data)
+    Image.new("RGB", (20, 20), "blue").save(data / "images" / "train" / "mine.png")
+    ensure(photos())
+    edited = data / "images" / "train" / "edited.png"
+    Image.new("RGB", (20, 20), "green").save(edited)
+    data.with_suffix(".dvc").write_text(first)
+    with pytest.raises(DatasetError, match="changes of yours"):
+        ensure(photos())
+    assert edited.exists()
+    assert committed(data) == first
+
+
+def test_a_pointer_whose_content_nobody_holds_is_refused(
+    data: Path, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure(photos())
+    Image.new("RGB", (20, 20), "blue").save(data / "images" / "train" / "mine.png")
+    ensure(photos())
+    pointer = committed(data)
+    for gone in (data, data.parents[1] / ".dvc" / "cache", data.parents[2] / "store"):
+        shutil.rmtree(gone)
+    (data.parents[1] / ".stack" / "datasets.json").unlink()
+    with pytest.raises(DatasetError, match=pointer.split("md5: ")[1].split()[0]):
+        ensure(photos())
+    assert committed(data) == pointer
+    assert not data.exists()
+    ensure(photos(), force=True)
+    assert committed(data) != pointer
+
+
+def test_a_pointer_of_what_is_built_alike_needs_no_store(data: Path, photos: Photos) -> None:
+    ensure(photos())
+    pointer = committed(data)
+    for gone in (data, data.parents[1] / ".dvc" / "cache", data.parents[2] / "store"):
+        shutil.rmtree(gone)
+    ensure(photos())
+    assert committed(data) == pointer
+
+
+HOLD = """
+import sys
+from dvc.repo import Repo
+with Repo(sys.argv[1]).lock:
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_dvcs_lock_is_waited_for(data: Path, photos: Photos) -> None:
+    command = [sys.executable, "-c", HOLD, str(data.parents[1])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin and holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        # DVC itself gives up after 3 s.
+        release = threading.Timer(5, holder.stdin.close)
+        release.start()
+        ensure(photos())
+    assert data.with_suffix(".dvc").is_file()
+
+
+def test_litter_is_no_change(data: Path, photos: Photos, versions: type[Versions]) -> None:
+    shutil.copy(Path(__file__).parents[2] / "data" / ".dvcignore", data.parent)
+    ensure(photos())
+    for name in (".DS_Store", "Thumbs.db", "._a.png", "desktop.ini", "a.npy"):
+        (data / "images" / "train" / name).write_bytes(b"litter")
+    for name in ("train.cache", "classes.txt"):
+        (data / "labels" / name).write_bytes(b"litter")
+    ensure(photos())
+    assert len(versions.added) == 1
+
+
+def test_files_without_a_manifest_are_ones_own(data: Path, photos: Photos) -> None:
+    ensure(photos())
+    (data / "manifest.json").unlink()
+    layout = (data / "data.yaml").read_text()
+    (data / "data.yaml").write_text(layout.replace("person", "cat"))
+    ensure(photos())
+    assert manifest.built() == "imported"
+    assert manifest.class_names(data) == ["cat"]
+    assert manifest.read(data).provenance == "your own files"
+    ensure(photos(), force=True)
+    assert manifest.read(data).provenance == "COCO128 photos"
+
+
+# --- sets that were imported --------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """Return somebody's folder of a data set."""
+    from tests.unit.importing import cases
+
+    folder = tmp_path / "my cats"
+    folder.mkdir()
+    assert cases.make(folder, cases.roboflow, [])
+    return folder
+
+
+@pytest.fixture
+def own(
+    data: Path, mine: Path, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """Run make data with DATASET and NAME; return the data set's folder."""
+
+    def run(*, force: bool = False, name: str = "my_cats", dataset: Path | None = mine) -> Path:
+        monkeypatch.setenv("DATASET", str(dataset)) if dataset else monkeypatch.delenv(
+            "DATASET", raising=False
+        )
+        folder = use(data.parents[1], name, monkeypatch)
+        sets.require(may_import=True)
+        ensure(make_settings(), force=force)
+        return folder
+
+    return run
+
+
+def test_a_set_is_imported_and_found_again_by_its_name(
+    own: Callable[..., Path], versions: type[Versions], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = own()
+    assert manifest.class_names(folder) == ["cat", "dog", "traffic light"]
+    assert sets.read_record().in_use == "my_cats"
+    said = capsys.readouterr().out
+    assert "data/my_cats: 14 images" in said
+    own()
+    own(dataset=None)
+    assert len(versions.added) == len(versions.pushed) == 1
+    page = folder.parents[1] / "reports" / "data" / f"my_cats-{versions.added[0][:8]}.html"
+    assert "traffic light" in page.read_text()
+
+
+def test_sets_live_side_by_side(
+    own: Callable[..., Path], mine: Path, photos: Photos, monkeypatch: pytest.MonkeyPatch,
+    data: Path, versions: type[Versions],
+) -> None:  # fmt: skip
+    own()
+    monkeypatch.delenv("DATASET")
+    use(data.parents[1], "tiny_person", monkeypatch)
+    sets.require()
+    ensure(photos())
+    own(dataset=None)
+    assert len(versions.added) == 2
+    assert {file.stem for file in data.parent.glob("*.dvc")} == {"my_cats", "tiny_person"}
+
+
+def test_a_source_that_changed_makes_a_new_version(
+    own: Callable[..., Path], mine: Path, versions: type[Versions]
+) -> None:
+    own()
+    next(mine.rglob("*.jpg")).unlink()
+    folder = own()
+    assert len(list((folder / "images").rglob("*.jpg"))) == 13
+    assert len(versions.added) == 2
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_edits_are_not_built_over(
+    own: Callable[..., Path], mine: Path, versions: type[Versions], versioned: bool
+) -> None:
+    folder = own()
+    label = next((folder / "labels" / "train").glob("*.txt"))
+    label.write_text("0 0.5 0.5 0.3 0.3\n")
+    if versioned:
+        own()
+    next(mine.rglob("*.jpg")).unlink()
+    with pytest.raises(DatasetError, match="changes of yours"):
+        own()
+    assert label.read_text() == "0 0.5 0.5 0.3 0.3\n"
+    own(force=True)
+    assert not label.is_file() or label.read_text() != "0 0.5 0.5 0.3 0.3\n"
+
+
+def test_a_source_that_is_gone_leaves_what_was_made_of_it(
+    own: Callable[..., Path], mine: Path, versions: type[Versions]
+) -> None:
+    own()
+    shutil.rmtree(mine)
+    own(dataset=None)
+    assert len(versions.added) == 1
+
+
+def test_an_import_that_fails_changes_nothing(
+    own: Callable[..., Path], mine: Path, data: Path
+) -> None:
+    own()
+    before = contents(data.parent)
+    (mine / "data.yaml").write_text("names: [")
+    with pytest.raises(DatasetError, match=r"data\.yaml line 1"):
+        own()
+    assert contents(data.parent) == before
+
+
+def test_an_interrupted_build_is_not_taken_for_edits(
+    own: Callable[..., Path], versions: type[Versions], monkeypatch: pytest.MonkeyPatch, mine: Path
+) -> None:
+    own()
+    next(mine.rglob("*.jpg")).unlink()
+
+    def interrupted(_: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Versions, "add", interrupted)
+        own()
+    own()
+    assert len(versions.added) == 2
+    assert sets.read_record().sets["my_cats"].built == versions.added[-1]
 
 
 def test_photos_of_another_archive_replace_the_old_ones(data: Path, photos: Photos) -> None:

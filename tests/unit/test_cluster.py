@@ -159,7 +159,7 @@ class TestWorker:
     @pytest.fixture(autouse=True)
     def _folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(cluster, "DOWNLOADS", tmp_path / "downloads")
-        monkeypatch.setattr(cluster, "RECORD", tmp_path / "inputs.json")
+        monkeypatch.setattr("src.inputs.RECORD", tmp_path / "inputs.json")
         monkeypatch.setattr("ray.get", lambda reference: reference)
         self.folder = tmp_path
         yield

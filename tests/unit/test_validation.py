@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True)
         for index in range(count):
-            picture = Image.new("RGB", (8, 8), (number * 50, index * 50, 0))
+            picture = Image.new("RGB", (16, 16), (number * 50, index * 50, 0))
             picture.save(folder / "images" / split / f"{split}{index}.jpg")
             (folder / "labels" / split / f"{split}{index}.txt").write_text(BOX)
     manifest.write(folder, Manifest(kind="coco128", seed=42, source_sha256="0" * 64))
@@ -156,3 +156,60 @@ def test_all_faults_come_at_once(folder: Path) -> None:
         "images/test",
         "labels/test/test0.txt",
     ]
+
+
+# --- what passed before, and trained on other files or on too few --------------------------------
+
+
+def test_a_path_elsewhere_is_a_fault(folder: Path) -> None:
+    layout = (folder / "data.yaml").read_text()
+    (folder / "data.yaml").write_text(f"path: /tmp/other\n{layout}")
+    (fault,) = faults(folder)
+    assert fault.startswith("data.yaml: path: delete it")
+
+
+@pytest.mark.parametrize("line", ["download: rm -rf /", "val: ../other/val", "minival: x"])
+def test_nothing_else_in_data_yaml_leads_elsewhere(folder: Path, line: str) -> None:
+    key = line.split(":")[0]
+    kept = [x for x in (folder / "data.yaml").read_text().splitlines() if not x.startswith(key)]
+    (folder / "data.yaml").write_text("\n".join([line, *kept]))
+    (fault,) = faults(folder)
+    assert fault.startswith(f"data.yaml: {key}: ")
+
+
+def test_labels_of_a_splits_folders_are_read(folder: Path) -> None:
+    for kind in ("images", "labels"):
+        (folder / kind / "train/cam1").mkdir()
+    (folder / "images/train/train0.jpg").rename(folder / "images/train/cam1/a.jpg")
+    (folder / "labels/train/train0.txt").rename(folder / "labels/train/cam1/a.txt")
+    assert validate(folder) == COUNTS
+    (folder / "labels/train/cam1/a.txt").write_text("7 0.5 0.5 0.1 0.1\n")
+    (fault,) = faults(folder)
+    assert fault.startswith("labels/train/cam1/a.txt line 1: class 7 is out of range")
+
+
+def test_a_misspelt_label_folder_is_no_background(folder: Path) -> None:
+    (folder / "labels/val").rename(folder / "labels/vall")
+    assert [fault for fault in faults(folder) if fault.startswith("labels/vall: 2 files")]
+
+
+def test_latin_1_in_data_yaml_is_a_fault(folder: Path) -> None:
+    (folder / "data.yaml").write_bytes("names: [é]".encode("latin-1"))
+    assert faults(folder)[0].startswith("data.yaml: not UTF-8")
+
+
+def test_litter_is_no_fault(folder: Path) -> None:
+    for name in (".DS_Store", "Thumbs.db", "._val0.jpg", "desktop.ini", "val0.npy"):
+        (folder / "images/val" / name).write_bytes(b"litter")
+    for name in ("val.cache", "classes.txt", ".DS_Store"):
+        (folder / "labels" / name).write_bytes(b"litter")
+    assert validate(folder) == COUNTS
+
+
+def test_many_classes_are_fine_in_files_of_ones_own(folder: Path) -> None:
+    layout = (folder / "data.yaml").read_text().replace("0: person", "0: cat\n  1: dog")
+    (folder / "data.yaml").write_text(layout)
+    assert any("classes" in fault for fault in faults(folder))
+    (folder / "manifest.json").unlink()
+    (folder / "labels/val/val0.txt").write_text("1 0.5 0.5 0.25 0.5\n")
+    assert validate(folder) == COUNTS
