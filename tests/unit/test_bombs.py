@@ -49,5 +49,5 @@ def test_a_picture_of_endless_size_is_refused(tmp_path: Path) -> None:
     for split in SPLITS:
         (tmp_path / "images" / split).mkdir(parents=True)
         (tmp_path / "images" / split / "a.png").write_bytes(png(60_000, 60_000))
-    with pytest.raises(DatasetError, match=r"a\.png: unreadable image \(more than 178,956,970 pixels"):
+    with pytest.raises(DatasetError, match=r"a\.png: unreadable image \(more than 178,956,970 pix"):
         validate(tmp_path)
