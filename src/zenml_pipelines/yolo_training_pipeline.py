@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import mlflow
 from zenml import log_metadata, pipeline
 from zenml.client import Client
 from zenml.enums import ExecutionMode, ExecutionStatus
 from zenml.exceptions import RunInterruptedException
 from zenml.logger import ZenMLConsoleHandler
 
+from src.client import use_stack
 from src.inputs import Inputs
 from src.settings import load_settings
 from src.training import tracking
@@ -66,6 +68,9 @@ def run_cell(
     """
     _narrate_less()
     started = time.monotonic()
+    use_stack(load_settings())
+    # ZenML's tracker takes both away after each step, and a worker runs several cells.
+    mlflow.set_tracking_uri(load_settings().mlflow_url)
     tracking.require_experiment(EXPERIMENT)
     for lost in forget_lost(cell.run_name):
         print(f"{cell.run_name}: {lost}; training again", file=sys.stderr)
