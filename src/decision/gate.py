@@ -132,7 +132,10 @@ def judge(run: Run, *, force: bool = False) -> Verdict:
             f"{name} (candidate)", weights_of(run.info.run_id, folder / "new"), imgsz
         )
         if not candidate.scored.known:
-            raise RegistryError(f"{name} knows none of the classes {', '.join(labels.classes)}")
+            fault = f"{name} knows none of the classes {', '.join(labels.classes)}"
+            if not force:
+                raise RegistryError(f"{fault}{_anyway(run)}")
+            return Verdict(False, "Not judged.", reasons=[*notes, fault], champion=held)
         champions = None
         if reigning is not None and not is_champion:
             owner = MlflowClient().get_run(reigning.run_id)

@@ -142,6 +142,7 @@ def test_weights_that_this_checkout_does_not_hold_are_named_or_left_out() -> Non
 def test_a_model_that_knows_no_class_of_the_data_is_refused() -> None:
     with pytest.raises(RegistryError, match="knows none of the classes person"):
         judge(tracked_run("new", "cats"))
+    assert not judge(tracked_run("new", "cats"), force=True).passed
 
 
 def test_starting_weights_that_know_no_class_are_left_out(tmp_path: Path) -> None:
