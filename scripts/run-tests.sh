@@ -8,7 +8,7 @@
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 
-run_unit() { "$PYTHON_BIN" -m pytest -q -m "not statistics" tests/unit; }
+run_unit() { "$PYTHON_BIN" -m pytest -q -n 2 -m "not statistics" tests/unit; }
 run_statistics() { "$PYTHON_BIN" -m pytest -v -s -m statistics tests/unit; }
 run_shell() { "$VENV/bin/bats" tests/shell; }
 run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile --ignore tests/e2e/test_own_data.py tests/e2e; }

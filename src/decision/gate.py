@@ -140,8 +140,11 @@ def judge(run: Run, *, force: bool = False) -> Verdict:
         if reigning is not None and not is_champion:
             owner = MlflowClient().get_run(reigning.run_id)
             label = f"{owner.info.run_name} (champion, version {reigning.version})"
-            weights = champion_weights(reigning, folder / "old")
-            champions, _ = measured(label, weights, int(owner.data.params["imgsz"]))
+            try:
+                weights = champion_weights(reigning, folder / "old")
+                champions, _ = measured(label, weights, int(owner.data.params["imgsz"]))
+            except RegistryError as error:  # it must not keep its successor out for ever
+                notes.append(f"the champion, version {reigning.version}, is left out: {error}")
         starting = None
         if start is not None:
             starting, _ = measured(f"{tags['weights']}, untrained", start, imgsz)

@@ -9,6 +9,7 @@ from src.champion.registry import RegistryError, promote, rollback, starting_run
 from src.decision import gate
 from src.decision.gate import judge
 from src.settings import Settings
+from src.training.provenance import TRAINED
 from src.training.scoring import SCORES
 from tests.unit import scored_weights
 from tests.unit.mlflow_runs import DATASET, tracked_run
@@ -90,6 +91,17 @@ def test_a_deleted_champion_is_left_out_and_said(
     verdict = judge(tracked_run("new", "0.8"))
     assert verdict.passed
     assert "the champion, version 1, is left out: its run was deleted" in reasons(verdict)
+
+
+def test_a_champion_that_cannot_be_checked_keeps_no_successor_out(
+    settings: Settings, registry: MlflowClient
+) -> None:
+    old = tracked_run("old", "0.99")
+    promote(old, settings, "by an earlier release")
+    registry.delete_tag(old.info.run_id, TRAINED)
+    verdict = judge(tracked_run("new", "0.8"))
+    assert verdict.passed
+    assert "the champion, version 1, is left out: old has no tag" in reasons(verdict)
 
 
 def test_what_a_rollback_undid_is_not_promoted_again(settings: Settings) -> None:
