@@ -34,6 +34,7 @@ require_copies() {
 remove_dataset() {
   local pointer=data/tiny_person.dvc
   rm -rf data/tiny_person
+  rm -f reports/data/tiny_person-*.html # the pages of its versions
   find data -mindepth 1 -maxdepth 1 -type d -name '.*' -exec rm -rf {} +
   if git ls-files --error-unmatch "$pointer" >/dev/null 2>&1; then
     say "$pointer: kept (it is committed)"

@@ -12,7 +12,7 @@ main() {
     /^[a-z-]+:.*## / {
       target = $0; sub(/:.*/, "", target)
       text = $0; sub(/.*## /, "", text)
-      printf "  %s%-12s%s %s\n", cyan, target, reset, text
+      printf "  %s%-15s%s %s\n", cyan, target, reset, text
     }' "$1"
 }
 

@@ -66,8 +66,11 @@ def load(checkpoint: str | Path) -> YOLO:
     if path.parent == FOLDER and not _intact(path):
         path.unlink(missing_ok=True)
         raise CheckpointError(f"{path.name} in .stack/weights is missing or was changed")
+    # Ultralytics drops apostrophes from paths, and takes any other ending for no checkpoint.
+    if path.is_file() and (path.suffix not in (".pt", ".yaml") or "'" in str(path)):
+        path = kept(keep(path))
     try:
-        return YOLO(str(checkpoint))
+        return YOLO(str(path))
     except Exception as error:
         if found := re.search(r"\bGLOBAL (\S+)", str(error.__cause__)):
             raise CheckpointError(

@@ -146,7 +146,7 @@ def ensure(origin: Origin, *, force: bool = False) -> None:
         started = time.monotonic()
         versions.push()
         print(f"DVC remote: pushed ({time.monotonic() - started:.1f} s)")
-    print(f"{SET.shown}: seen at a glance: {write_page(state.md5).relative_to(ROOT)}")
+    ensure_page(state.md5)
 
 
 NO_SOURCE = "where it came from is not known here: name it, make data DATASET=<folder or archive>"
@@ -305,10 +305,12 @@ def _build_labs(kind: Kind, settings: Settings, fresh: Path) -> None:
     validate(fresh)
 
 
-def write_page(md5: str) -> Path:
-    """Write the version's page where it isn't there yet."""
+def ensure_page(md5: str) -> None:
+    """Write the version's page where it isn't there yet, and say where it is."""
     file = PAGES / f"{SET.name}-{md5[:8]}.html"
+    outcome = "unchanged"
     if not file.is_file():
+        outcome = "drawn"
         text = page.render(
             FOLDER,
             manifest.class_names(FOLDER),
@@ -321,7 +323,7 @@ def write_page(md5: str) -> Path:
         partial = file.with_suffix(".part")
         partial.write_text(text, encoding="utf-8")
         partial.replace(file)
-    return file
+    print(f"page of {SET.shown}: {outcome} ({file.relative_to(ROOT)})")
 
 
 if __name__ == "__main__":

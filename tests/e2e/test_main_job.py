@@ -204,12 +204,28 @@ def test_a_step_that_fails_ends_the_command_with_its_own_cause(checkout: Checkou
     ]
     assert all(cell in line for cell in CELLS)
     assert "Traceback" not in printed
+    checkout.run(*remedy.split())
+    assert "(from the cache)" in checkout.make("grid")
+
+
+def test_a_failing_steps_traceback_is_in_its_log_and_not_on_the_terminal(
+    checkout: Checkout,
+) -> None:
+    code = checkout.root / "src/training/trainer.py"
+    before = code.read_text()
+    code.write_text(
+        before.replace("    configure_libraries()\n", "    raise OSError('planted')\n", 1)
+    )
+    try:
+        printed = checkout.make("baseline", "FORCE=1", expect=2)
+    finally:
+        code.write_text(before)
+    assert [line for line in printed.splitlines() if line.startswith("error: OSError: planted")]
+    assert "Traceback" not in printed
     zenml = ZenML(checkout)
     failed = zenml.steps(zenml.runs()[-1]["id"])["train_yolo_tiny"]
     assert failed["body"]["status"] == "failed"
     assert any("Traceback (most recent call last)" in line for line in zenml.log_lines(failed))
-    checkout.run(*remedy.split())
-    assert "(from the cache)" in checkout.make("grid")
 
 
 def test_the_report_and_the_champion_get_their_files_from_mlflow(checkout: Checkout) -> None:
@@ -242,8 +258,8 @@ def test_a_second_clone_pulls_the_same_bytes(checkout: Checkout) -> None:
 def test_changed_data_is_a_new_version_and_trains_anew(checkout: Checkout) -> None:
     label = sorted((checkout.root / "data/tiny_person/labels/train").glob("*.txt"))[0]
     before = label.read_text()
-    label.write_text("0 0.5 0.5 3 3\n")
-    assert "outside the image" in checkout.make("data", expect=2)
+    label.write_text("0 0.9 0.5 0.5 0.5\n")
+    assert "leaves the image" in checkout.make("data", expect=2)
     label.write_text("0 0.5 0.5 0.25 0.25\n")
     assert "missing or has changed: make data" in checkout.run(
         str(checkout.interpreter), "-m", "src.zenml_pipelines.run_yolo_pipeline_baseline", expect=1

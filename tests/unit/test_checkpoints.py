@@ -64,6 +64,7 @@ def test_a_poisoned_checkpoint_is_refused_and_runs_nothing(tmp_path: Path, form:
 
 def test_a_checkpoint_loads_under_any_name(good: Path) -> None:
     assert load(kept(keep(good))).task == "detect"
+    assert load(good).task == "detect"  # as it is, too
 
 
 def test_a_checkpoint_is_kept_once_under_its_hash(good: Path, folder: Path) -> None:
