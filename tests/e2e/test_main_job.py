@@ -259,7 +259,7 @@ def test_changed_data_is_a_new_version_and_trains_anew(checkout: Checkout) -> No
     label = sorted((checkout.root / "data/tiny_person/labels/train").glob("*.txt"))[0]
     before = label.read_text()
     label.write_text("0 0.9 0.5 0.5 0.5\n")
-    assert "leaves the image" in checkout.make("data", expect=2)
+    assert "outside the image" in checkout.make("data", expect=2)
     label.write_text("0 0.5 0.5 0.25 0.25\n")
     assert "missing or has changed: make data" in checkout.run(
         str(checkout.interpreter), "-m", "src.zenml_pipelines.run_yolo_pipeline_baseline", expect=1
