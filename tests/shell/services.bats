@@ -1,4 +1,5 @@
 # Starting, stopping and looking at the services, with a stub in place of the backend.
+# shellcheck disable=SC2016 # variables of the scripts under test
 
 setup() {
   load helper
