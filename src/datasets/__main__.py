@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.client import use_stack
-from src.datasets import FOLDER, SET, DatasetError, importing, manifest, page, sets, synthetic
+from src.datasets import (
+    FOLDER,
+    SET,
+    SPLITS,
+    DatasetError,
+    importing,
+    manifest,
+    page,
+    sets,
+    synthetic,
+)
 from src.datasets.coco128 import SPLIT_SEED, build_coco128
 from src.datasets.importing import source
 from src.datasets.manifest import Manifest
@@ -28,6 +38,7 @@ from src.settings import ROOT, STATE, Settings, load_settings
 
 REPLACED = STATE / "replaced"  # the pointers of versions that FORCE=1 has replaced
 PAGES = ROOT / "reports" / "data"
+Counts = dict[str, int]  # images by split
 UNFINISHED = "unfinished"  # in place of the version of a build that was interrupted
 
 
@@ -118,16 +129,17 @@ def ensure(origin: Origin, *, force: bool = False) -> None:
     if stale and not force:
         _refuse_to_build_over(state, known)
     built = force or stale or not state.present
+    counts = None
     if built:
         if origin.kind == "imported" and origin.imported is None:
             raise DatasetError(_missing(wanted) if wanted else f"{SET.shown}: {NO_SOURCE}")
         if state.present:
             _keep(versions, state)
-        build(origin)
+        counts = build(origin)
         print(f"{SET.shown}: built ({manifest.read(FOLDER).provenance})")
         state = versions.state(remote=False)
     if state.changed or state.md5 is None:
-        state = _version(versions, validated=built, wanted=wanted)
+        state = _version(versions, counts, wanted=wanted)
     else:
         print(f"{SET.shown}: unchanged ({state.md5})")
         state = versions.state()
@@ -216,10 +228,13 @@ def _keep(versions: Versions, state: State) -> None:
     )
 
 
-def _version(versions: Versions, *, validated: bool, wanted: str | None) -> State:
-    """Make the working copy a version; where one was wanted, only that one will do."""
+def _version(versions: Versions, counts: Counts | None, *, wanted: str | None) -> State:
+    """Make the working copy a version, validated unless its ``counts`` are known.
+
+    Where a version was wanted, only that one will do.
+    """
     before = POINTER.read_text(encoding="utf-8") if wanted else ""
-    counts = "" if validated else _counted(validate(FOLDER))
+    counts = counts or validate(FOLDER)
     started = time.monotonic()
     md5 = versions.add()
     if wanted and md5 != wanted:
@@ -227,12 +242,12 @@ def _version(versions: Versions, *, validated: bool, wanted: str | None) -> Stat
         shutil.rmtree(FOLDER)
         raise DatasetError(_missing(wanted))
     took = f"dvc add {time.monotonic() - started:.1f} s"
-    print(f"{SET.shown}: valid{counts}, version {md5} ({took})")
+    print(f"{SET.shown}: valid ({_listed(counts)}), version {md5} ({took})")
     return versions.state()
 
 
-def _counted(counts: dict[str, int]) -> str:
-    return " (" + ", ".join(f"{count} {split}" for split, count in counts.items()) + ")"
+def _listed(counts: Counts) -> str:
+    return ", ".join(f"{count} {split}" for split, count in counts.items())
 
 
 def _is_stale(kind: Kind, settings: Settings) -> bool:
@@ -252,18 +267,23 @@ def _is_stale(kind: Kind, settings: Settings) -> bool:
     return False  # an address names the same archive, which need not be fetched to know
 
 
-def build(origin: Origin) -> None:
-    """Write the data set to a temporary folder and move it into place, whole or not at all."""
+def build(origin: Origin) -> Counts:
+    """Write the data set to a temporary folder and move it into place, whole or not at all.
+
+    Returns:
+        The number of images in each split.
+    """
     with _fresh() as fresh:
         if origin.imported is not None:
-            _import(origin.imported, fresh)
+            counts = _import(origin.imported, fresh)
             # So that what an interruption leaves behind is not taken for the user's edits.
             sets.remember(SET.name, asked=origin.asked, stamp=origin.stamp(), built=UNFINISHED)
         else:
-            _build_labs(origin.kind, origin.settings, fresh)
+            counts = _build_labs(origin.kind, origin.settings, fresh)
         if FOLDER.exists():
             FOLDER.rename(fresh.parent / "replaced")
         fresh.rename(FOLDER)
+    return counts
 
 
 @contextmanager
@@ -279,16 +299,17 @@ def _fresh() -> Iterator[Path]:
         yield fresh
 
 
-def _import(found: source.Source, fresh: Path) -> None:
+def _import(found: source.Source, fresh: Path) -> Counts:
     with found.opened(fresh.parent) as (folder, ours):
         account = importing.build(folder, fresh, seed=SPLIT_SEED, chosen=found.chosen, movable=ours)
     manifest.write(
         fresh, Manifest(kind="imported", seed=SPLIT_SEED, source=account.layout), account.names
     )
     print(importing.table(account, SET.shown))
+    return {split: account.images[split] for split in SPLITS}
 
 
-def _build_labs(kind: Kind, settings: Settings, fresh: Path) -> None:
+def _build_labs(kind: Kind, settings: Settings, fresh: Path) -> Counts:
     if kind == "coco128":
         archive = photos(settings)
         try:
@@ -302,7 +323,7 @@ def _build_labs(kind: Kind, settings: Settings, fresh: Path) -> None:
         synthetic.draw_synthetic(fresh, seed=SPLIT_SEED)
         origin = Path(synthetic.__file__)
     manifest.write(fresh, Manifest(kind=kind, seed=SPLIT_SEED, source_sha256=sha256(origin)))
-    validate(fresh)
+    return validate(fresh)
 
 
 def ensure_page(md5: str) -> None:
