@@ -18,14 +18,13 @@ from src.datasets import (
     SET,
     SPLITS,
     DatasetError,
-    importing,
     manifest,
     page,
     sets,
     synthetic,
 )
 from src.datasets.coco128 import SPLIT_SEED, build_coco128
-from src.datasets.importing import source
+from src.datasets.importing import account, importer, source
 from src.datasets.manifest import Manifest
 from src.datasets.sets import LAB, Built
 from src.datasets.validation import validate
@@ -301,12 +300,12 @@ def _fresh() -> Iterator[Path]:
 
 def _import(found: source.Source, fresh: Path) -> Counts:
     with found.opened(fresh.parent) as (folder, ours):
-        account = importing.build(folder, fresh, seed=SPLIT_SEED, chosen=found.chosen, movable=ours)
+        taken = importer.build(folder, fresh, seed=SPLIT_SEED, chosen=found.chosen, movable=ours)
     manifest.write(
-        fresh, Manifest(kind="imported", seed=SPLIT_SEED, source=account.layout), account.names
+        fresh, Manifest(kind="imported", seed=SPLIT_SEED, source=taken.layout), taken.names
     )
-    print(importing.table(account, SET.shown))
-    return {split: account.images[split] for split in SPLITS}
+    print(account.table(taken, SET.shown))
+    return {split: taken.images[split] for split in SPLITS}
 
 
 def _build_labs(kind: Kind, settings: Settings, fresh: Path) -> Counts:

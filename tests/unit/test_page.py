@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from src.datasets import page
-from src.datasets.importing import build
+from src.datasets.importing.importer import build
 from src.datasets.manifest import Manifest, class_names, write
 from tests.unit.importing import cases
 

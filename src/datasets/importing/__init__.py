@@ -4,8 +4,3 @@
 does (``pictures``, ``yolo``), draw the splits that are missing (``splits``), write the version, and
 account for every file and box (``account``).
 """
-
-from src.datasets.importing.account import Account, ImportFault, table
-from src.datasets.importing.importer import build
-
-__all__ = ["Account", "ImportFault", "build", "table"]

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Ultralytics 8.4: data/utils.py, IMG_FORMATS by name and check_image by content.
-SUFFIXES = frozenset("avif bmp dng heic heif jp2 jpeg jpg mpo png tif tiff webp".split())
-FORMATS = SUFFIXES | {"jpeg2000"}
+from src.datasets.importing.tree import IMAGES
+
+# Ultralytics 8.4: data/utils.py, check_image, by content.
+FORMATS = IMAGES | {"jpeg2000"}
 VIDEOS = frozenset("asf avi gif m4v mkv mov mp4 mpeg mpg ts wmv webm".split())
 LEAST = 10  # px of either edge
 LARGEST = 178_956_970  # pixels, beyond which Pillow, and so Ultralytics, refuses a picture

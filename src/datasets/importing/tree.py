@@ -11,8 +11,9 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from src.datasets.importing.account import Account, ImportFault, Refused
-from src.datasets.importing.pictures import SUFFIXES
 
+# Ultralytics 8.4: data/utils.py, IMG_FORMATS.
+IMAGES = frozenset("avif bmp dng heic heif jp2 jpeg jpg mpo png tif tiff webp".split())
 # What programs and systems leave behind; never part of a version.
 LITTER = (
     ".*", "._*", "Thumbs.db", "ehthumbs.db", "desktop.ini", "*.cache", "*.npy", "__MACOSX",
@@ -28,7 +29,7 @@ def is_litter(name: str) -> bool:
 
 def is_image(name: str) -> bool:
     """Tell by its suffix a file that Ultralytics takes for an image."""
-    return name.rpartition(".")[2].lower() in SUFFIXES and "." in name
+    return name.rpartition(".")[2].lower() in IMAGES and "." in name
 
 
 @dataclass

@@ -15,7 +15,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from src.datasets.importing import Account, ImportFault, archives, build, table
+from src.datasets.importing import archives
+from src.datasets.importing.account import Account, ImportFault, table
+from src.datasets.importing.importer import build
 from tests.unit.importing import cases
 from tests.unit.importing.cases import Case
 

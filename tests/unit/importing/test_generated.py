@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 
 from src.datasets import SPLITS
-from src.datasets.importing import Account, build
+from src.datasets.importing.account import Account
+from src.datasets.importing.importer import build
 from tests.unit.importing.cases import LAYOUTS, NAMES, ODDITIES, Case, Item, Oddity, make
 
 # Every pair in one of the layouts that can have it, drawn by this seed; IMPORT_PAIRS=all tries all.

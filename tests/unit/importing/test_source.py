@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from src.datasets.importing import ImportFault, source
+from src.datasets.importing import source
+from src.datasets.importing.account import ImportFault
 from src.download import DownloadError
 from tests.unit.importing import cases
 
