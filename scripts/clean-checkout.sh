@@ -11,17 +11,34 @@ confirm() {
   local answer=''
   say "This deletes the servers' data (ZenML and MLflow runs, every bucket) and data/tiny_person."
   say ".env, .venv, reports/, data sets that you imported and your own files stay."
+  list_imported
   [ -t 0 ] || die "nothing deleted: confirm on a terminal, or run make clean FORCE=1"
   read -r -p "Type clean to go on: " answer
   [ "$answer" = clean ] || die "nothing deleted"
 }
 
+# Name the imported sets that stay, each with how to delete it.
+list_imported() {
+  local name
+  for name in $(imported_sets); do
+    say "data/$name: kept; to delete it: rm -rf data/$name data/$name.dvc"
+  done
+}
+
+# The sets beside the lab's that have a pointer: their names are a-z 0-9 _ - (src/datasets/sets.py).
+imported_sets() {
+  local pointer
+  for pointer in data/*.dvc; do
+    [ ! -f "$pointer" ] || [ "$pointer" = data/tiny_person.dvc ] || basename "$pointer" .dvc
+  done
+}
+
 # A version that neither the working copy nor the cache holds would go with the store.
 require_copies() {
   local pointer name md5 lost=0
-  for pointer in data/*.dvc; do
-    name=$(basename "$pointer" .dvc)
-    [ -f "$pointer" ] && [ "$name" != tiny_person ] && [ ! -d "data/$name" ] || continue
+  for name in $(imported_sets); do
+    pointer=data/$name.dvc
+    [ ! -d "data/$name" ] || continue
     md5=$(sed -n 's/^- md5: *//p' "$pointer")
     [ ! -f ".dvc/cache/files/md5/${md5:0:2}/${md5:2}" ] || continue
     error "$pointer names a version that only the store holds, which would be deleted: bring it here first (make data NAME=$name), or delete $pointer"
@@ -70,6 +87,7 @@ main() {
   done
   remove_dataset
   rm -rf "$STATE"
+  [ "${FORCE:-}" != 1 ] || list_imported # else it was said before the question
   say "deleted: the services' data, runs and data set; kept: .env, .venv, reports/, imported data sets, your own files"
 }
 

@@ -101,6 +101,24 @@ gone() {
   said 'imported data sets'
 }
 
+@test "it names each imported set that it keeps, and the command to delete it works" {
+  mkdir -p data/cats/images data/dogs-2/images
+  touch data/cats.dvc data/dogs-2.dvc
+  FORCE=1 run -0 scripts/clean-checkout.sh
+  said 'data/cats: kept' 'data/dogs-2: kept'
+  command=$(sed -n 's/^data\/cats: kept; to delete it: //p' <<<"$output")
+  bash -c "$command"
+  gone data/cats data/cats.dvc
+  kept data/dogs-2/images data/dogs-2.dvc
+}
+
+@test "it names the sets that stay before it asks, too" {
+  mkdir -p data/cats
+  touch data/cats.dvc
+  run -1 clean_answering no
+  said 'data/cats: kept; to delete it: rm -rf data/cats data/cats.dvc'
+}
+
 @test "a version that only the store holds keeps the store, FORCE=1 or not" {
   printf 'outs:\n- md5: 0123abcd.dir\n  path: cats\n' >data/cats.dvc
   before=$(contents)
