@@ -42,7 +42,7 @@ clean: ## Delete services' data, runs, the lab's data set; asks first (FORCE=1 d
 ##@ Training
 .PHONY: data baseline grid report promote rollback predict
 # FORCE=1 of a training is about its cache, not about what you changed in the data set.
-data: stack ## Build or import (DATASET, NAME) the data set, validate, version, push it (FORCE=1 anew)
+data: stack ## Build or import (DATASET, NAME) the data set, validate, version, push it (FORCE=1: again)
 	@$(if $(filter data,$(MAKECMDGOALS)),,FORCE=) scripts/ensure-dataset.sh
 baseline: data ## Run the baseline (EPOCHS, IMGSZ, BATCH, SEED; FORCE=1 ignores the cache)
 	@scripts/run-pipeline.sh baseline

@@ -3,7 +3,7 @@
 # version it with DVC and push it to the object store.
 # Usage: ensure-dataset.sh
 # Variables: DATASET (auto, coco128, synthetic, or a folder, archive, data.yaml, COCO JSON or address),
-# NAME (of an imported set), COCO128_URL, WEIGHTS, FORCE=1 (build it anew)
+# NAME (of an imported set), COCO128_URL, WEIGHTS, FORCE=1 (build it again)
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 

@@ -44,7 +44,7 @@ UNFINISHED = "unfinished"  # in place of the version of a build that was interru
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m src.datasets", description=__doc__)
-    parser.add_argument("--force", action="store_true", help="build the data set anew")
+    parser.add_argument("--force", action="store_true", help="build the data set again")
     parser.add_argument(
         "--configure-only", action="store_true", help="only write DVC's remote to .dvc/config.local"
     )
@@ -112,7 +112,7 @@ def ensure(origin: Origin, *, force: bool = False) -> None:
     known = sets.read_record().sets.get(SET.name, Built())
     versions = Versions()
     state = versions.state()
-    wanted = None  # the version that a pointer names and that nobody holds
+    wanted = None  # the version that a pointer names and neither cache nor store holds
     followed = False
     if state.md5 is not None and not state.present and not force:
         if versions.fetch():
@@ -123,7 +123,7 @@ def ensure(origin: Origin, *, force: bool = False) -> None:
             wanted = state.md5
     elif state.md5 is not None and state.present and state.changed and not force:
         followed, state = _follow_pointer(versions, state, known)
-    # Whoever brings a version's pointer wants that version, whatever it was built from.
+    # A pointer that was brought asks for its version, whatever it was built from.
     stale = state.present and wanted is None and not followed and origin.is_stale(known)
     if stale and not force:
         _refuse_to_build_over(state, known)
@@ -170,7 +170,7 @@ def _follow_pointer(versions: Versions, state: State, known: Built) -> tuple[boo
         Whether it did, and how things are then.
 
     Raises:
-        DatasetError: When both have, or when nobody holds the pointer's version.
+        DatasetError: When both have, or when neither cache nor store holds the pointer's version.
     """
     if known.seen == state.md5:
         return False, state  # the pointer is where it was: the user's edits
@@ -206,7 +206,7 @@ def _refuse_to_build_over(state: State, known: Built) -> None:
         return
     edits = f"version {state.md5}" if not state.changed else "not versioned yet"
     raise DatasetError(
-        f"{SET.shown} holds changes of yours ({edits}), and it is to be built anew because its "
+        f"{SET.shown} holds changes of yours ({edits}), and it is to be built again because its "
         "source or the settings have changed: keep yours by going back to the DATASET of before, "
         "or replace them with make data FORCE=1 (they stay in DVC)"
     )
@@ -287,7 +287,7 @@ def build(origin: Origin) -> Counts:
 
 @contextmanager
 def _fresh() -> Iterator[Path]:
-    """Yield an empty folder beside the data set's, gone afterwards if nobody moved it."""
+    """Yield an empty folder beside the data set's, removed afterwards unless it was moved."""
     FOLDER.parent.mkdir(exist_ok=True)
     prefix = f".{SET.name}."
     for leftover in FOLDER.parent.glob(f"{prefix}*"):  # of an interrupted build
@@ -315,7 +315,7 @@ def _build_labs(kind: Kind, settings: Settings, fresh: Path) -> Counts:
             build_coco128(fresh, archive)
         except DatasetError:
             if not settings.coco128_url.startswith("file:"):
-                archive.unlink()  # so that the next try downloads it anew
+                archive.unlink()  # so that the next try downloads it again
             raise
         origin = archive
     else:

@@ -68,7 +68,7 @@ def write(folder: Path, manifest: Manifest, names: Sequence[str] = CLASSES) -> N
 
 
 def read(folder: Path) -> Manifest:
-    """Read a data set's manifest; files that have none are somebody's own.
+    """Read a data set's manifest; files without one are the user's own.
 
     Raises:
         DatasetError: When it can't be read.

@@ -163,7 +163,7 @@ def _first() -> str:
     """Return ``.env``'s DATASET, which nothing has overruled yet."""
     try:
         return read_env_file(ENV_FILE).get("DATASET") or "auto"
-    except (OSError, SettingsError):  # whoever needs the settings says so
+    except (OSError, SettingsError):  # said where the settings are read
         return "auto"
 
 

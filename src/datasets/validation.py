@@ -127,7 +127,7 @@ def _image_faults(folder: Path, file: Path, classes: int) -> tuple[_Looks, str, 
         found.texts.append(f"{name}: unreadable image ({fault.what})")
     if picture is not None and picture.content is not None:
         reason = "; ".join(picture.changes)
-        found.texts.append(f"{name}: the trainer would change or turn it ({reason}): save it anew")
+        found.texts.append(f"{name}: the trainer would change or turn it ({reason}): save it again")
     label = label_of(folder, file)
     if label.is_file():
         size = (picture.width, picture.height) if picture else (1, 1)
@@ -170,7 +170,7 @@ def _orphans(folder: Path, split: str, files: list[Path], names: list[str]) -> l
 
 
 def _strangers(folder: Path) -> list[str]:
-    """Return a fault for each folder beside the splits that holds files nobody would read."""
+    """Return a fault for each folder beside the splits that holds files that are never read."""
     faults = []
     for kind, suffix in (("images", ""), ("labels", ".txt")):
         home = folder / kind

@@ -1,4 +1,4 @@
-"""Unpack an archive that nobody has vouched for."""
+"""Unpack an archive that is not trusted."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from src.datasets.importing.yolo import Box
 ACCOUNT_FILE = "account.json"
 FILE_LIMIT = 1 << 30  # bytes of one picture
 NAME_LIMIT = 120  # bytes of a file's stem
+DRAWN_INSTEAD = ", or leave that split out of data.yaml to have it drawn"
 AHEAD = 8  # pictures in work for each thread, which bounds the memory
 # Parts of a path that say nothing but where images stand.
 PLAIN_PARTS = frozenset(
@@ -427,14 +428,22 @@ def _stem(read: Read, split: str, taken: set[tuple[str, str]]) -> str:
 
 def _require_boxes(account: Account) -> None:
     """Refuse a set that can't be trained or scored; say which classes a split lacks."""
+    if not account.boxes_imported:
+        raise ImportFault(
+            _with_refusals(
+                f"{sum(account.images.values())} images and not one box: bring their labels, "
+                "labels/train/x.txt for images/train/x.jpg, or label some",
+                account,
+            )
+        )
     for split in SPLITS:
         if not account.images[split]:
             raise ImportFault(_with_refusals(f"no image is left in {split}", account))
         if not sum(account.boxes[split]):
             raise ImportFault(
                 _with_refusals(
-                    f"{split} has {account.images[split]} images and not one box: label some, or "
-                    "leave that split out of data.yaml to have it drawn",
+                    f"{split} has {account.images[split]} images and not one box: label some"
+                    + ("" if split == "train" else DRAWN_INSTEAD),
                     account,
                 )
             )

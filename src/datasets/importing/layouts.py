@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -110,13 +111,9 @@ def _read_yaml(tree: Tree, name: str, account: Account, *, must: bool) -> Any:
         if must:
             raise ImportFault(f"{name} has more than {YAML_LIMIT >> 20} MB: is it what it says?")
         return None
-    content = tree.read(name)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("cp1252", errors="replace")
-        if must:
-            account.note(f"{name} is not UTF-8: read as Windows-1252")
+    text, encoding = _decode(tree.read(name))
+    if encoding and must:
+        account.note(f"{name} is not UTF-8: read as {encoding}")
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -124,8 +121,18 @@ def _read_yaml(tree: Tree, name: str, account: Account, *, must: bool) -> Any:
             return None
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        what = getattr(error, "problem", None) or str(error)[:80]
+        what = " ".join((getattr(error, "problem", None) or str(error)).split())[:80]
         raise ImportFault(f"{name}{line}: no YAML ({what}): mend it") from None
+
+
+def _decode(content: bytes) -> tuple[str, str]:
+    """Return a text file's text, and its encoding where it isn't UTF-8."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # PowerShell's >
+        return content.decode("utf-16", errors="replace"), "UTF-16"
+    try:
+        return content.decode("utf-8-sig"), ""
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace"), "Windows-1252"
 
 
 def _names(content: dict[str, Any], name: str) -> list[str]:
@@ -412,11 +419,7 @@ def _from_folders(tree: Tree, account: Account) -> Plan | None:
 
 
 def _class_lines(tree: Tree, name: str) -> list[str]:
-    content = tree.read(name, YAML_LIMIT)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("cp1252", errors="replace")
+    text, _ = _decode(tree.read(name, YAML_LIMIT))
     return [line.strip() for line in text.rstrip().splitlines()]
 
 

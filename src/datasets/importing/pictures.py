@@ -115,7 +115,7 @@ def _examine(image: Image.Image, content: bytes) -> Picture:
         image.load()
         shown = image
         if kind == "JPEG" and content[-2:] != END_OF_IMAGE:
-            # Ultralytics would write such a file anew, in the middle of a version.
+            # Ultralytics would rewrite such a file, in the middle of a version.
             replaced = _ended(content)
             changes.append("JPEG files given their proper end")
         elif kind not in ("JPEG", "MPO", *BY_PILLOW):

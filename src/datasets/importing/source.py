@@ -61,7 +61,7 @@ class Source:
                 archives.unpack(archive, Path(folder))
             except ImportFault:
                 if self.remote:
-                    archive.unlink()  # so that the next try downloads it anew
+                    archive.unlink()  # so that the next try downloads it again
                 raise
             yield Path(folder), True
         if self.remote:
@@ -117,7 +117,7 @@ def _download(address: str, url: str) -> Path:
     try:
         return fetch(url, target)
     except DownloadError as error:
-        # What follows the question mark opens the archive to whoever reads it.
+        # What follows the question mark is a key to the archive.
         raise DownloadError(str(error).replace(url, shown(address))) from None
 
 
@@ -129,7 +129,7 @@ def shown(address: str) -> str:
 
 
 def _presigned(address: str) -> str:
-    """Return an address that anybody may read for a while, made with the user's own AWS keys.
+    """Return an address that can be read without keys for a while, signed with the user's own AWS keys.
 
     Without keys the bucket must be public.
     """

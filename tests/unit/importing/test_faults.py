@@ -126,6 +126,30 @@ def test_latin_1_in_data_yaml_is_read_and_said(case: Case) -> None:
     assert any("not UTF-8" in note for note in account.notes)
 
 
+@pytest.mark.parametrize("file", ["data.yaml", "classes.txt"])
+def test_utf_16_is_read_too(case: Case, file: str) -> None:
+    """What PowerShell's ``>`` writes."""
+    if file == "classes.txt":
+        (case.folder / "data.yaml").unlink()
+        (case.folder / file).write_bytes("\n".join(cases.NAMES).encode("utf-16"))
+    else:
+        (case.folder / file).write_bytes((case.folder / file).read_text().encode("utf-16"))
+    assert imported(case.folder).names == cases.NAMES
+
+
+def test_no_label_at_all_says_where_they_belong(case: Case) -> None:
+    shutil.rmtree(case.folder / "labels")
+    assert "14 images and not one box: bring their labels, labels/train/x.txt" in fault(case.folder)
+
+
+def test_a_train_split_without_boxes_can_only_be_labelled(case: Case) -> None:
+    for label in (case.folder / "labels/train").iterdir():
+        label.write_text("")
+    said = fault(case.folder)
+    assert "train has 8 images and not one box: label some" in said
+    assert "drawn" not in said  # train is what the others are drawn from
+
+
 def test_a_pose_label_keeps_its_box(case: Case) -> None:
     rewrite(case, kpt_shape=[2, 3])
     for item in case.items.values():
