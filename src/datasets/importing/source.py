@@ -129,7 +129,7 @@ def shown(address: str) -> str:
 
 
 def _presigned(address: str) -> str:
-    """Return an address that can be read without keys for a while, signed with the user's own AWS keys.
+    """Return an address that can be read without keys for a while, signed with the user's keys.
 
     Without keys the bucket must be public.
     """
