@@ -1,4 +1,4 @@
-"""Detect people with the champion: ``python -m src.champion.predict SOURCE``.
+"""Detect objects with the champion: ``python -m src.champion.predict SOURCE``.
 
 Writes annotated pictures (or a video) and ``predictions.json`` into ``predictions/<time>/``.
 """
@@ -16,10 +16,12 @@ from mlflow import MlflowClient
 from src.champion.registry import CHAMPION, MODEL, RegistryError, champion, champion_weights
 from src.checkpoints import load
 from src.client import use_stack
-from src.datasets import sets
+from src.datasets import CLASSES, FOLDER, sets
+from src.datasets.manifest import class_names
 from src.errors import run_command
 from src.files import private_folder
 from src.settings import ROOT, Settings, load_settings
+from src.training.scoring import common
 
 PREDICTIONS = ROOT / "predictions"
 
@@ -39,34 +41,49 @@ def predict(source: Path, settings: Settings) -> Path:
     weights = champion_weights(version, cache)
     imgsz = int(MlflowClient().get_run(version.run_id).data.params["imgsz"])
 
+    names = class_names(FOLDER)
+    lab = names == list(CLASSES)  # whose objects are called people
+    model = load(weights)
+    known = common(model.names, names)  # a checkpoint as it came may know others, too
     folder = PREDICTIONS / f"{datetime.now():%Y%m%d-%H%M%S}"
-    results = load(weights).predict(
-        str(source), imgsz=imgsz, stream=True, save=True, verbose=False,
+    results = model.predict(
+        str(source), imgsz=imgsz, stream=True, save=True, verbose=False, classes=list(known),
         project=str(PREDICTIONS), name=folder.name,
     )  # fmt: skip
     found = []
     try:
         for number, result in enumerate(results):
-            boxes = zip(result.boxes.xyxy.tolist(), result.boxes.conf.tolist(), strict=True)
+            kinds = [names[known[int(number)]] for number in result.boxes.cls.tolist()]
+            rows = zip(kinds, result.boxes.conf.tolist(), result.boxes.xyxy.tolist(), strict=True)
             found.append(
                 {
                     "source": str(result.path),
                     "number": number,  # of the picture, or of the video's frame
                     "height": result.orig_shape[0],
                     "width": result.orig_shape[1],
-                    "people": [
-                        {"confidence": round(confidence, 4), "box_xyxy": [round(x, 1) for x in box]}
-                        for box, confidence in boxes
+                    "people" if lab else "objects": [
+                        ({} if lab else {"class": kind})
+                        | {
+                            "confidence": round(confidence, 4),
+                            "box_xyxy": [round(x, 1) for x in box],
+                        }
+                        for kind, confidence, box in rows
                     ],
                 }
             )
     except FileNotFoundError as error:
         raise RegistryError(f"SOURCE={source}: no picture or video that can be read") from error
-    model = {"name": MODEL, "version": version.version, "mlflow_run_id": version.run_id}
-    text = json.dumps({"model": model | {"imgsz": imgsz}, "predictions": found}, indent=2)
+    described = {
+        "name": MODEL,
+        "version": version.version,
+        "mlflow_run_id": version.run_id,
+        "imgsz": imgsz,
+    }
+    text = json.dumps({"model": described, "classes": names, "predictions": found}, indent=2)
     (folder / "predictions.json").write_text(text + "\n", encoding="utf-8")
-    people = sum(len(item["people"]) for item in found)
-    print(f"{MODEL} version {version.version}: {people} people in {len(found)} pictures")
+    what = "people" if lab else "objects"
+    count = sum(len(item[what]) for item in found)
+    print(f"{MODEL} version {version.version}: {count} {what} in {len(found)} pictures")
     return folder
 
 
