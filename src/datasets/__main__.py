@@ -141,7 +141,8 @@ def ensure(origin: Origin, *, force: bool = False) -> None:
         state = _version(versions, counts, wanted=wanted)
     else:
         print(f"{SET.shown}: unchanged ({state.md5})")
-        state = versions.state()
+        if built:  # else the remote was looked at above, which takes seconds for a large set
+            state = versions.state()
     assert state.md5 is not None
     made = {"asked": origin.asked, "seen": state.md5}
     if followed:

@@ -51,6 +51,7 @@ class Versions(versioning.Versions):
 
     added: list[str]
     pushed: list[str]
+    looked: list[bool]  # whether at the remote, too
 
     def add(self) -> str:
         self.added.append(super().add())
@@ -59,6 +60,10 @@ class Versions(versioning.Versions):
     def push(self) -> None:
         super().push()
         self.pushed.append(self.added[-1])
+
+    def state(self, *, remote: bool = True) -> versioning.State:
+        self.looked.append(remote)
+        return super().state(remote=remote)
 
 
 @pytest.fixture(scope="session")
@@ -109,6 +114,7 @@ def use(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
 def versions(data: Path, monkeypatch: pytest.MonkeyPatch) -> type[Versions]:
     monkeypatch.setattr(Versions, "added", [], raising=False)
     monkeypatch.setattr(Versions, "pushed", [], raising=False)
+    monkeypatch.setattr(Versions, "looked", [], raising=False)
     monkeypatch.setattr(module, "Versions", Versions)
     monkeypatch.setattr(manifest, "settle", settled)
     return Versions
@@ -208,8 +214,10 @@ def test_the_second_run_changes_nothing(
     ensure(photos())
     assert len(versions.added) == len(versions.pushed) == 1
     capsys.readouterr()
+    versions.looked.clear()
     ensure(photos())
     assert len(versions.added) == len(versions.pushed) == 1
+    assert versions.looked == [True]  # once: seconds for a large set
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 3
     assert all("unchanged" in line for line in said)
