@@ -9,6 +9,7 @@ import shutil
 import stat
 import tarfile
 import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from PIL import Image
 from src.datasets.importing import archives
 from src.datasets.importing.account import Account, ImportFault, table
 from src.datasets.importing.importer import build
+from src.datasets.importing.tree import is_litter
 from tests.unit.importing import cases
 from tests.unit.importing.cases import Case
 
@@ -241,6 +243,14 @@ def test_every_image_refused_lists_why(case: Case) -> None:
     text = fault(case.folder)
     assert "every image is refused" in text
     assert "images/train/im00.jpg: no picture" in text
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "._im00.jpg", "desktop.ini",
+                                  "train.cache", "im00.npy", "__MACOSX"])  # fmt: skip
+def test_litter_is_known_by_its_name_and_by_dvc(name: str) -> None:
+    assert is_litter(name)
+    ignored = (Path(__file__).parents[3] / "data/.dvcignore").read_text().splitlines()
+    assert any(fnmatch(name, pattern) for pattern in ignored if pattern)
 
 
 def test_a_pipe_is_not_opened(case: Case) -> None:
