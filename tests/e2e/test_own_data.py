@@ -134,7 +134,7 @@ def test_a_checkpoint_whose_class_0_is_another(checkout: Checkout, tmp_path: Pat
     own = ("NAME=cats", *SMALL, f"WEIGHTS={weights}")
     checkout.make("baseline", *own)
     printed = checkout.make("grid", "GRID=configs/two_custom.yaml", *own)
-    assert "zenml_yolo_cats_lr0" in printed
+    assert "zenml_yolo_cats_e1_64_lr00.002: mAP50" in printed
     page = decide(checkout, "cats")
     assert "other classes.pt, untrained" in page.read_text()
     predict(checkout, "cats")
