@@ -260,6 +260,7 @@ def test_pages_in_a_real_browser(checkout: Checkout, tmp_path: Path) -> None:
         page.get_by_text("zenml_yolo_tiny_e3_64").first.wait_for(timeout=60_000)
 
         page = browser.new_page()
+        page.set_default_timeout(60_000)  # as the waits below: a busy machine takes over 30 s
         settings = checkout.settings
         page.goto(f"http://localhost:{checkout.variables['ZENML_PORT']}/")
         page.locator("input[name=username]").fill(settings["ZENML_ADMIN_USERNAME"])
