@@ -13,7 +13,14 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from src.champion.registry import CHAMPION, MODEL, RegistryError, champion, champion_weights
+from src.champion.registry import (
+    CHAMPION,
+    MODEL,
+    STARTING,
+    RegistryError,
+    champion,
+    champion_weights,
+)
 from src.checkpoints import load
 from src.client import use_stack
 from src.datasets import CLASSES, FOLDER, sets
@@ -39,12 +46,15 @@ def predict(source: Path, settings: Settings) -> Path:
         raise RegistryError(f"SOURCE={source}: no such file or folder")
     cache = private_folder(settings.backend_state / "models" / str(version.run_id))
     weights = champion_weights(version, cache)
-    imgsz = int(MlflowClient().get_run(version.run_id).data.params["imgsz"])
+    run = MlflowClient().get_run(version.run_id)
+    imgsz = int(run.data.params["imgsz"])
 
-    names = class_names(FOLDER)
-    lab = names == list(CLASSES)  # whose objects are called people
     model = load(weights)
-    known = common(model.names, names)  # a checkpoint as it came may know others, too
+    names = list(model.names.values())
+    if STARTING in run.data.tags:  # it knows other things than the data set's, too
+        names = class_names(FOLDER)
+    known = common(model.names, names)
+    lab = names == list(CLASSES)  # whose objects are called people
     folder = PREDICTIONS / f"{datetime.now():%Y%m%d-%H%M%S}"
     results = model.predict(
         str(source), imgsz=imgsz, stream=True, save=True, verbose=False, classes=list(known),
@@ -73,13 +83,10 @@ def predict(source: Path, settings: Settings) -> Path:
             )
     except FileNotFoundError as error:
         raise RegistryError(f"SOURCE={source}: no picture or video that can be read") from error
-    described = {
-        "name": MODEL,
-        "version": version.version,
-        "mlflow_run_id": version.run_id,
-        "imgsz": imgsz,
-    }
-    text = json.dumps({"model": described, "classes": names, "predictions": found}, indent=2)
+    described = {"name": MODEL, "version": version.version, "mlflow_run_id": version.run_id}
+    text = json.dumps(
+        {"model": described | {"imgsz": imgsz}, "classes": names, "predictions": found}, indent=2
+    )
     (folder / "predictions.json").write_text(text + "\n", encoding="utf-8")
     what = "people" if lab else "objects"
     count = sum(len(item[what]) for item in found)
