@@ -13,16 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.client import use_stack
-from src.datasets import (
-    FOLDER,
-    SET,
-    SPLITS,
-    DatasetError,
-    manifest,
-    page,
-    sets,
-    synthetic,
-)
+from src.datasets import FOLDER, SET, SPLITS, DatasetError, manifest, page, sets, synthetic
 from src.datasets.coco128 import SPLIT_SEED, build_coco128
 from src.datasets.importing import account, importer, source
 from src.datasets.manifest import Manifest

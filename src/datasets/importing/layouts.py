@@ -424,7 +424,7 @@ def _class_lines(tree: Tree, name: str) -> list[str]:
 
 
 def _pairs(tree: Tree, name: str) -> list[tuple[str, str]]:
-    text = tree.read(name, YAML_LIMIT).decode("utf-8-sig", errors="replace")
+    text, _ = _decode(tree.read(name, YAML_LIMIT))
     pairs = [line.partition("=") for line in text.splitlines() if "=" in line]
     return [(key.strip().lower(), value.strip()) for key, _, value in pairs]
 

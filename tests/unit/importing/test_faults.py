@@ -139,6 +139,17 @@ def test_utf_16_is_read_too(case: Case, file: str) -> None:
     assert imported(case.folder).names == cases.NAMES
 
 
+def test_utf_16_in_obj_data_names_its_lists_too(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    assert cases.make(folder, cases.cvat_yolo, [])
+    half = (folder / "train.txt").read_text().splitlines()[::2]
+    (folder / "train.txt").unlink()
+    (folder / "listed.txt").write_text("\n".join(half))
+    (folder / "obj.data").write_bytes("train = data/listed.txt\n".encode("utf-16"))
+    assert sum(imported(folder).images.values()) == len(half)
+
+
 def test_no_label_at_all_says_where_they_belong(case: Case) -> None:
     shutil.rmtree(case.folder / "labels")
     assert "14 images and not one box: bring their labels, labels/train/x.txt" in fault(case.folder)
