@@ -97,14 +97,15 @@ class State:
     pushed: bool  # the remote holds the pointer's content
 
 
-class _Removed(logging.Handler):
-    """Sums up how many objects DVC says that it removed."""
+class _Removed(logging.Filter):
+    """Sums up how many objects DVC says that it removed, and keeps that from the terminal."""
 
     objects = 0
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def filter(self, record: logging.LogRecord) -> bool:
         if record.msg.startswith("Removed %d") and isinstance(record.args, tuple):
             self.objects += int(str(record.args[0]))
+        return record.levelno > logging.INFO
 
 
 class Versions:
@@ -116,7 +117,8 @@ class Versions:
         from tqdm import tqdm
 
         tqdm.monitor_interval = 0  # no thread for progress bars that nobody sees: a grid forks
-        logging.getLogger("dvc").setLevel(logging.WARNING)  # its hints on what to commit
+        for own in ("dvc", "dvc_data"):  # hints on what to commit, a line for each file that goes
+            logging.getLogger(own).setLevel(logging.WARNING)
         return Repo(str(ROOT), _wait_for_lock=True)  # another DVC's lock is waited for
 
     def state(self, *, remote: bool = True) -> State:
@@ -153,12 +155,12 @@ class Versions:
         """Run DVC's garbage collection; only its log tells how many objects it removed."""
         logger = logging.getLogger("dvc.repo.gc")
         counted = _Removed()
-        logger.addHandler(counted)
+        logger.addFilter(counted)
         logger.setLevel(logging.INFO)
         try:
             self._repo.gc(all_commits=True, workspace=True, cloud=True, force=True, dry=dry)
         finally:
-            logger.removeHandler(counted)
+            logger.removeFilter(counted)
             logger.setLevel(logging.NOTSET)
         return counted.objects
 

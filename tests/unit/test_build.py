@@ -224,6 +224,20 @@ def test_the_second_run_changes_nothing(
     assert said[2].startswith("page of ")
 
 
+def test_unused_versions_are_counted_and_go_without_a_word(
+    data: Path, photos: Photos, versions: type[Versions], caplog: pytest.LogCaptureFixture
+) -> None:
+    ensure(photos())
+    (data / "labels/train/a.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    ensure(photos())
+    caplog.set_level("INFO")
+    unused = versions().unused()
+    assert unused > 0
+    versions().remove_unused()
+    assert versions().unused() == 0
+    assert caplog.messages == []
+
+
 def test_a_push_that_failed_is_made_up_for(
     data: Path, photos: Photos, versions: type[Versions]
 ) -> None:
