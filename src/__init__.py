@@ -11,6 +11,7 @@ OPT_OUTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MPLCONFIGDIR": str(Path(__file__).resolve().parents[1] / ".stack" / "matplotlib"),
+    "ORT_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "ULTRALYTICS_SAFE_LOAD": "true",  # a checkpoint's code is not run
     "YOLO_AUTOINSTALL": "false",

@@ -6,9 +6,12 @@ alias ``champion`` is in use and whose alias ``previous`` was before.
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -17,12 +20,16 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from src.datasets import SET
+from src.champion import model
+from src.champion.build import build, fidelity
+from src.datasets import FOLDER, SET
+from src.datasets.manifest import class_names
 from src.errors import UserError
-from src.files import sha256
+from src.files import private_folder, sha256
 from src.settings import Settings
 from src.training.provenance import TRAINED
 from src.training.tracking import EXPERIMENT
+from src.training.trainer import configure_libraries, workspace
 
 MODEL = SET.model
 CHAMPION = "champion"
@@ -30,6 +37,7 @@ PREVIOUS = "previous"
 WEIGHTS = "weights/best.pt"
 ROLLED_BACK = "rolled_back"  # the tag of a version that a rollback took out of use
 STARTING = "starting_checkpoint"  # the tag of a run that is a checkpoint as it came, not a training
+MOST_LOST = 0.002  # of mAP50, between a checkpoint and the model exported from it
 
 
 class RegistryError(UserError):
@@ -110,24 +118,135 @@ def champion_weights(version: ModelVersion, folder: Path) -> Path:
     return weights
 
 
+@dataclass(frozen=True)
+class Usable:
+    """A version whose files are here and are what was registered."""
+
+    version: ModelVersion
+    folder: Path  # of ``model.onnx``, ``labels.json``, ``best.pt`` and ``args.yaml``
+
+
+def usable_champion(settings: Settings) -> Usable:
+    """Return the champion, its files fetched and checked; raises ``UserError``.
+
+    A version of an earlier release, which is a checkpoint alone, is made into a model here.
+    """
+    version = champion()
+    if version is None:
+        raise RegistryError(f"{MODEL} has no {CHAMPION} yet: make report, or make promote RUN=…")
+    if model.recorded(version) is None:
+        run = MlflowClient().get_run(str(version.run_id))
+        return Usable(version, built(run, settings))
+    return Usable(version, model.fetch(version, models_folder(settings)) / "artifacts")
+
+
+def models_folder(settings: Settings) -> Path:
+    """Return where this checkout keeps models of the registry."""
+    return settings.backend_state / "models"
+
+
+def built(run: Run, settings: Settings) -> Path:
+    """Return the folder of the model made of a run's weights, made where it isn't yet."""
+    folder = models_folder(settings) / f"run-{run.info.run_id}"
+    if folder.is_dir():
+        return folder
+    private_folder(folder.parent)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".build-") as temporary:
+        work = Path(temporary) / "model"
+        work.mkdir()
+        build(
+            _weights(run, Path(temporary)),
+            _arguments_of(run),
+            int(run.data.params["imgsz"]),
+            class_names(FOLDER),
+            work,
+        )
+        work.rename(folder)
+    return folder
+
+
+def _weights(run: Run, folder: Path) -> Path:
+    """Return a run's weights, unchecked only where an earlier release kept no hash of them.
+
+    That runs nothing: see ``src.checkpoints``.
+    """
+    if TRAINED in run.data.tags:
+        return weights_of(run.info.run_id, folder)
+    print(
+        f"{run.info.run_name} was tracked by an earlier release, which kept no hash of its weights: "
+        "they are taken as they are",
+        file=sys.stderr,
+    )
+    return Path(
+        mlflow.artifacts.download_artifacts(
+            run_id=run.info.run_id, artifact_path=WEIGHTS, dst_path=str(folder)
+        )
+    )
+
+
+def _arguments_of(run: Run) -> str:
+    """Return the training's arguments as YAML, or the run's parameters where it kept no others."""
+    if any(item.path == "args.yaml" for item in MlflowClient().list_artifacts(run.info.run_id)):
+        return str(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/args.yaml"))
+    return json.dumps(dict(run.data.params), indent=2) + "\n"  # which is YAML too
+
+
+def is_outdated(run: Run) -> bool:
+    """Tell whether the champion is this run's, as an earlier release registered it."""
+    now = champion()
+    return now is not None and now.run_id == run.info.run_id and model.recorded(now) is None
+
+
+def _register(run: Run, settings: Settings) -> ModelVersion:
+    """Make and register a run's model.
+
+    Raises:
+        RegistryError: When the export scores worse than the checkpoint.
+    """
+    if not FOLDER.is_dir():
+        raise RegistryError(f"the export is compared with its checkpoint on {SET.shown}: make data")
+    folder = built(run, settings)
+    with workspace(FOLDER) as (work, data):
+        configure_libraries()
+        before, after = fidelity(folder, data, "test", work)
+    if before - after > MOST_LOST:
+        raise RegistryError(
+            f"the exported model scores mAP50 {after:.4f} on the test split, its checkpoint "
+            f"{before:.4f} on the same square input: more than {MOST_LOST} is lost, not promoted"
+        )
+    uri, hashes = model.log(run, folder)
+    tags = {
+        model.FILES_TAG: json.dumps(hashes),
+        TRAINED: sha256(folder / model.WEIGHTS_FILE),
+        "mAP50_pt": f"{before:.4f}",
+        "mAP50_onnx": f"{after:.4f}",
+    }
+    client = MlflowClient()
+    return client.create_model_version(
+        MODEL, uri, run.info.run_id, tags=tags, model_id=uri.rpartition("/")[2]
+    )
+
+
 def promote(run: Run, settings: Settings, reason: str) -> ModelVersion:
-    """Register a run's weights and make them the champion; the old one becomes ``previous``."""
+    """Register a run's model and make it the champion; the old one becomes ``previous``.
+
+    What an earlier release registered of the same run gives way to a version that anyone can load.
+    """
     client = MlflowClient()
     if not client.search_registered_models(f"name = '{MODEL}'"):
         client.create_registered_model(MODEL, description=f"Detector trained on {SET.shown}")
     found = client.search_model_versions(f"name = '{MODEL}' AND run_id = '{run.info.run_id}'")
-    version = (
-        found[0]
-        if found
-        else client.create_model_version(
-            MODEL, f"{run.info.artifact_uri}/{Path(WEIGHTS).parent}", run.info.run_id
-        )
-    )
+    models = [version for version in found if model.recorded(version) is not None]
     old = champion()
+    version = models[0] if models else _register(run, settings)
     if old is not None and old.version == version.version:
         return version
+    if old is not None and old.run_id == run.info.run_id:
+        old = None  # the same weights: not what one would go back to
     tags = {"reason": reason, "zenml_run": run.data.tags.get("zenml_run", "")}
-    tags |= {name: run.data.tags[name] for name in ("dataset_md5", TRAINED)}
+    tags["dataset_md5"] = run.data.tags["dataset_md5"]
+    if TRAINED in run.data.tags:
+        tags[TRAINED] = run.data.tags[TRAINED]
     if ROLLED_BACK in client.get_model_version(MODEL, version.version).tags:
         client.delete_model_version_tag(MODEL, version.version, ROLLED_BACK)
     for name, value in tags.items():

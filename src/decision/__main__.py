@@ -9,6 +9,7 @@ from src.champion.registry import (
     MODEL,
     RegistryError,
     find_run,
+    is_outdated,
     promote,
     rollback,
     version_url,
@@ -51,6 +52,10 @@ def _promote(settings: Settings, name: str, force: bool, reason: str) -> None:
     run = find_run(name)
     if force and not reason:
         raise RegistryError("FORCE=1 needs a reason: make promote RUN=… FORCE=1 REASON='…'")
+    if is_outdated(run):  # the champion already: nothing to judge
+        version = promote(run, settings, reason or "the champion, as a model that anyone can load")
+        print(f"{MODEL}: champion is version {version.version}, {version_url(settings, version)}")
+        return
     verdict = judge(run, force=force)
     for row in verdict.rows:
         print(f"  {row.scores['mAP50']:.4f}  {row.name}, test split at {row.imgsz} px")

@@ -92,3 +92,22 @@ def registry(
         yield client
     finally:
         mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register a version without making the model of it, which takes weights that are some."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+    from src.champion import registry
+    from src.champion.model import FILES_TAG
+
+    def register(run: Run, settings: Settings) -> ModelVersion:
+        source, tags = f"{run.info.artifact_uri}/model", {FILES_TAG: "{}"}
+        return MlflowClient().create_model_version(
+            registry.MODEL, source, run.info.run_id, tags=tags
+        )
+
+    monkeypatch.setattr(registry, "_register", register)

@@ -18,6 +18,8 @@ from src.zenml_pipelines.grid_record import GridRecord
 from tests.unit import scored_weights
 from tests.unit.mlflow_runs import tracked_run
 
+pytestmark = pytest.mark.usefixtures("no_export")
+
 TAG = "grid-tiny-20261123-101112"
 STARTED_FROM = {"weights": "yolov8n.pt", "weights_sha256": scored_weights.START}
 

@@ -14,6 +14,8 @@ from src.training.scoring import SCORES
 from tests.unit import scored_weights
 from tests.unit.mlflow_runs import DATASET, tracked_run
 
+pytestmark = pytest.mark.usefixtures("no_export")
+
 STARTED_FROM = {"weights": "yolov8n.pt", "weights_sha256": scored_weights.START}
 
 

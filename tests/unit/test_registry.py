@@ -2,7 +2,11 @@
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 
+from src.champion import model
+from src.champion.model import FILES_TAG
 from src.champion.registry import (
     CHAMPION,
     MODEL,
@@ -10,6 +14,7 @@ from src.champion.registry import (
     RegistryError,
     champion,
     find_run,
+    is_outdated,
     promote,
     rollback,
 )
@@ -17,7 +22,21 @@ from src.settings import Settings
 from src.training.provenance import TRAINED
 from tests.unit.mlflow_runs import DATASET, tracked_run
 
-pytestmark = pytest.mark.usefixtures("registry")
+pytestmark = pytest.mark.usefixtures("registry", "no_export")
+
+
+def registered_by_an_earlier_release(run: Run) -> ModelVersion:
+    """Make a run's bare checkpoint the champion."""
+    client = MlflowClient()
+    if not client.search_registered_models(f"name = '{MODEL}'"):
+        client.create_registered_model(MODEL)
+    version = client.create_model_version(
+        MODEL, f"{run.info.artifact_uri}/weights", run.info.run_id
+    )
+    if (old := champion()) is not None:
+        client.set_registered_model_alias(MODEL, PREVIOUS, old.version)
+    client.set_registered_model_alias(MODEL, CHAMPION, version.version)
+    return version
 
 
 def aliases() -> dict[str, str]:
@@ -41,12 +60,13 @@ def test_the_first_promotion_registers_the_weights(settings: Settings) -> None:
     held = champion()
     assert held is not None
     assert held.version == version.version
-    assert held.source == f"{run.info.artifact_uri}/weights"
+    assert held.source == f"{run.info.artifact_uri}/model"
     assert held.tags == {
         "reason": "0.8 is above 0.7",
         "zenml_run": "",
         "dataset_md5": DATASET,
         TRAINED: run.data.tags[TRAINED],
+        FILES_TAG: "{}",
     }
 
 
@@ -105,3 +125,26 @@ def test_a_run_is_found_by_its_id_and_the_latest_of_a_name() -> None:
 def test_a_run_that_is_not_there_is_one_clear_error(name: str) -> None:
     with pytest.raises(RegistryError, match="no finished run of that name or id"):
         find_run(name)
+
+
+def test_promote_makes_a_model_of_what_an_earlier_release_registered(settings: Settings) -> None:
+    first = promote(tracked_run("one"), settings, "first")
+    run = tracked_run("two")
+    bare = registered_by_an_earlier_release(run)
+    assert is_outdated(run)
+    made = promote(run, settings, "upgraded")
+    assert made.version != bare.version
+    assert not is_outdated(run)
+    assert aliases() == {CHAMPION: "two", PREVIOUS: "one"}
+    rollback()
+    held = champion()
+    assert held is not None
+    assert held.version == first.version
+
+
+def test_rollback_goes_back_to_what_an_earlier_release_registered(settings: Settings) -> None:
+    registered_by_an_earlier_release(tracked_run("one"))
+    promote(tracked_run("two"), settings, "better")
+    now, _ = rollback()
+    assert model.recorded(now) is None
+    assert aliases() == {CHAMPION: "one", PREVIOUS: "two"}

@@ -1,0 +1,209 @@
+"""The champion as an MLflow model: made, registered with its files' hashes, fetched, checked.
+
+The model runs anywhere without PyTorch and Ultralytics (``pyfunc.py``, ``detector.py``). What comes
+back from the artifact store is trusted only as far as the hashes on the registered version reach,
+and no code that comes from there is run here: ``predict`` and ``serve`` use the checkout's own
+``detector.py`` over ``model.onnx``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from src.champion.detector import CONF, IOU, LABELS_FILE, MAX_DET, MODEL_FILE, Detector
+from src.errors import UserError
+from src.files import private_folder, sha256, write_private
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+WEIGHTS_FILE, ARGUMENTS_FILE = "best.pt", "args.yaml"
+REQUIREMENTS = ("mlflow-skinny", "pandas", "onnxruntime", "numpy", "pillow")
+NAME = "detector"  # of the logged model, in MLflow's page
+FILES_TAG = "files_sha256"
+ADDED = "registered_model_meta"  # MLflow's client adds it to what it downloads
+CODE = Path(__file__).parent
+
+
+class ModelError(UserError):
+    """A registered model can't be made or used; the message says what to do."""
+
+
+def signature() -> ModelSignature:
+    """Return what the model takes and gives: one column of pictures, never paths or addresses."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array, DataType
+
+    numbers = Array(DataType.double)
+    return ModelSignature(
+        Schema([ColSpec("binary", "image")]),
+        Schema(
+            [
+                ColSpec(Array(numbers), "boxes"),
+                ColSpec(Array(DataType.string), "classes"),
+                ColSpec(numbers, "confidences"),
+            ]
+        ),
+        ParamSchema(
+            [
+                ParamSpec("conf", "double", CONF),
+                ParamSpec("iou", "double", IOU),
+                ParamSpec("max_det", "long", MAX_DET),
+            ]
+        ),
+    )
+
+
+def log(run: Run, folder: Path) -> tuple[str, dict[str, str]]:
+    """Log ``folder``, as ``build`` made it, as the run's model; return its URI and files' SHA-256.
+
+    Raises:
+        ModelError: When the artifact store gives back other bytes than it was given.
+    """
+    import pandas as pd
+    from mlflow.models import Model
+
+    given = {Path(name).stem: name for name in (MODEL_FILE, LABELS_FILE, ARGUMENTS_FILE)}
+    given["weights"] = WEIGHTS_FILE
+    client = MlflowClient()
+    logged = client.create_logged_model(
+        run.info.experiment_id, name=NAME, source_run_id=run.info.run_id, params=run.data.params
+    )
+    info = Model.log(
+        artifact_path=None,
+        flavor=mlflow.pyfunc,
+        model_id=logged.model_id,
+        run_id=run.info.run_id,
+        step=int(run.data.params.get("epochs", 0)),
+        python_model=str(CODE / "pyfunc.py"),
+        code_paths=[str(CODE / "detector.py")],
+        artifacts={name: str(folder / file) for name, file in given.items()},
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
+        signature=signature(),
+        input_example=pd.DataFrame({"image": [_example()]}),
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        held = Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=temporary))
+        hashes = hashes_of(held)
+        ours = [folder / file for file in given.values()]
+        ours += [CODE / "pyfunc.py", CODE / "detector.py"]
+        stored = {Path(name).name: digest for name, digest in hashes.items()}
+        for file in ours:
+            if stored.get(file.name) != sha256(file):
+                raise ModelError(f"the artifact store gave back another {file.name}: try again")
+    return str(info.model_uri), hashes
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a model by its path in ``folder``."""
+    return {
+        file.relative_to(folder).as_posix(): sha256(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != ADDED
+    }
+
+
+def recorded(version: ModelVersion) -> dict[str, str] | None:
+    """Return the hashes on a registered version; None for one of an earlier release."""
+    text = version.tags.get(FILES_TAG)
+    return json.loads(text) if text else None
+
+
+def check(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Raise ``ModelError`` unless ``folder`` holds exactly the files of these hashes."""
+    found = hashes_of(folder)
+    wrong = sorted(
+        name for name in found.keys() | hashes.keys() if found.get(name) != hashes.get(name)
+    )
+    if wrong:
+        raise ModelError(
+            f"not what was registered: {', '.join(wrong)} (SHA-256). Somebody changed it in the "
+            "artifact store: promote the run again, or make rollback"
+        )
+
+
+def fetch(version: ModelVersion, cache: Path) -> Path:
+    """Return the folder of a version's files, downloaded where it isn't yet, checked each time.
+
+    Raises:
+        ModelError: When the store doesn't answer, or a file is not what was registered.
+    """
+    hashes = recorded(version)
+    if hashes is None:
+        raise ModelError(
+            f"{version.name} version {version.version} was registered by an earlier release: "
+            f"make promote RUN={version.run_id} makes a model of it"
+        )
+    folder = cache / f"{version.name}-{version.version}"
+    if folder.is_dir() and hashes_of(folder) == hashes:
+        return folder
+    private_folder(cache)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as temporary:
+        try:
+            held = Path(
+                mlflow.artifacts.download_artifacts(
+                    f"models:/{version.name}/{version.version}", dst_path=temporary
+                )
+            )
+        except (MlflowException, OSError) as error:
+            raise ModelError(
+                f"{version.name} version {version.version} can't be fetched from MLflow: {error}"
+            ) from error
+        check(held, hashes)
+        shutil.rmtree(folder, ignore_errors=True)
+        held.replace(folder)
+    return folder
+
+
+def load(version: ModelVersion, cache: Path, threads: int = 0) -> Detector:
+    """Return a version's detector: ``fetch``, then our own code over its ``model.onnx``."""
+    return Detector.load(fetch(version, cache) / "artifacts", threads)
+
+
+def remember(version: ModelVersion, cache: Path) -> None:
+    """Keep what ``remembered`` returns: the version that was good last."""
+    text = json.dumps(
+        {"name": version.name, "version": version.version, "run_id": version.run_id,
+         FILES_TAG: version.tags[FILES_TAG]}
+    )  # fmt: skip
+    write_private(cache / "champion.json", text + "\n")
+
+
+def remembered(cache: Path) -> ModelVersion | None:
+    """Return the version that was good last, for a start while MLflow is down."""
+    try:
+        kept: dict[str, Any] = json.loads((cache / "champion.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    from mlflow.entities.model_registry import ModelVersionTag
+
+    return ModelVersion(
+        kept["name"],
+        kept["version"],
+        0,
+        run_id=kept["run_id"],
+        tags=[ModelVersionTag(FILES_TAG, kept[FILES_TAG])],
+    )
+
+
+def _example() -> bytes:
+    """Return a small grey picture as PNG: the signature's example."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), (114, 114, 114)).save(file, "PNG")
+    return file.getvalue()

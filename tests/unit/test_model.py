@@ -1,0 +1,195 @@
+"""The registered model: logged for real, loaded by MLflow itself, its files checked."""
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from PIL import Image
+
+from src.champion import model, registry
+from src.champion.build import build
+from src.champion.detector import Detector, Thresholds
+from src.champion.model import ModelError
+from src.champion.registry import MODEL, RegistryError, usable_champion
+from src.settings import Settings
+from tests.unit import tiny_model
+from tests.unit.mlflow_runs import tracked_run
+
+pytestmark = pytest.mark.usefixtures("registry")
+
+
+def picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (128, 64), "white").save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def version(registry: MlflowClient, tmp_path: Path) -> ModelVersion:
+    """A champion, logged and registered as promote does."""
+    run = tracked_run("one")
+    uri, hashes = model.log(run, tiny_model.write(tmp_path / "made"))
+    registry.create_registered_model(MODEL)
+    made = registry.create_model_version(
+        MODEL, uri, run.info.run_id, tags={model.FILES_TAG: json.dumps(hashes)},
+        model_id=uri.rpartition("/")[2],
+    )  # fmt: skip
+    registry.set_registered_model_alias(MODEL, "champion", made.version)
+    return registry.get_model_version(MODEL, made.version)
+
+
+def test_mlflow_loads_it_without_this_project(version: ModelVersion, tmp_path: Path) -> None:
+    """In a process of its own that finds neither src nor PyTorch nor Ultralytics."""
+    (tmp_path / "picture.png").write_bytes(picture())
+    code = """
+import sys
+for name in ("torch", "ultralytics", "cv2", "src"):
+    sys.modules[name] = None
+import mlflow, pandas as pd
+loaded = mlflow.pyfunc.load_model("models:/person-detector@champion")
+data = pd.DataFrame({"image": [open("picture.png", "rb").read()]})
+print(loaded.predict(data).to_json(orient="records"))
+print(loaded.predict(data, params={"conf": 0.95}).to_json(orient="records"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "PATH": "/usr/bin:/bin",
+             "HOME": str(tmp_path), "MLFLOW_DISABLE_TELEMETRY": "true"},
+    )  # fmt: skip
+    found, nothing = (json.loads(line)[0] for line in done.stdout.splitlines())
+    assert found["boxes"] == [[44, 2, 84, 62]]
+    assert found["classes"] == ["person"]
+    assert nothing["boxes"] == []
+
+
+def test_it_says_what_it_takes_and_needs(version: ModelVersion, tmp_path: Path) -> None:
+    folder = model.fetch(version, tmp_path / "cache")
+    needed = (folder / "requirements.txt").read_text().splitlines()
+    assert [line.partition("==")[0] for line in needed] == list(model.REQUIREMENTS)
+    described = (folder / "MLmodel").read_text()
+    assert '"type": "binary", "name": "image"' in described
+    assert "input_example.json" in described
+    assert not list(folder.rglob("*.pkl"))
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["artifacts/best.pt", "artifacts/model.onnx", "artifacts/labels.json", "MLmodel", "pyfunc.py",
+     "code/detector.py", "requirements.txt", "code/new.py"],
+)  # fmt: skip
+def test_a_file_replaced_in_the_store_is_refused(
+    file: str, version: ModelVersion, tmp_path: Path
+) -> None:
+    (stored,) = (tmp_path / "artifacts").glob("models/m-*/artifacts")
+    (stored / file).write_text("raise SystemExit('executed')")
+    with pytest.raises(ModelError, match=re.escape(f"not what was registered: {file}")):
+        model.fetch(version, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_file_replaced_in_the_cache_is_fetched_anew(
+    version: ModelVersion, tmp_path: Path
+) -> None:
+    folder = model.fetch(version, tmp_path / "cache")
+    good = (folder / "artifacts" / "model.onnx").read_bytes()
+    (folder / "artifacts" / "model.onnx").write_bytes(b"other")
+    assert model.fetch(version, tmp_path / "cache") == folder
+    assert (folder / "artifacts" / "model.onnx").read_bytes() == good
+
+
+def test_what_is_there_needs_no_store(version: ModelVersion, tmp_path: Path) -> None:
+    model.fetch(version, tmp_path / "cache")
+    (stored,) = (tmp_path / "artifacts").glob("models/m-*/artifacts")
+    stored.rename(tmp_path / "gone")
+    assert model.load(version, tmp_path / "cache").size == tiny_model.SIZE
+
+
+def test_an_export_that_scores_worse_is_not_registered(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tracked_run("one")
+    monkeypatch.setattr(registry, "built", lambda *_: tiny_model.write(tmp_path / "made"))
+    data = tmp_path / "data"
+    (data / "images" / "test").mkdir(parents=True)
+    monkeypatch.setattr(registry, "FOLDER", data)
+    monkeypatch.setattr(registry, "workspace", lambda _: contextlib.nullcontext((data, data)))
+    monkeypatch.setattr(registry, "fidelity", lambda *_: (0.8, 0.797))
+    with pytest.raises(RegistryError, match=r"mAP50 0\.7970 .* checkpoint 0\.8000"):
+        registry.promote(run, settings, "better")
+    assert registry.champion() is None
+    monkeypatch.setattr(registry, "fidelity", lambda *_: (0.8, 0.7985))
+    held = registry.promote(run, settings, "better")
+    assert MlflowClient().get_model_version(MODEL, held.version).tags["mAP50_onnx"] == "0.7985"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights for 64 px, really exported."""
+    from ultralytics import YOLO
+
+    folder = tmp_path_factory.mktemp("exported")
+    network = YOLO("yolov8n.yaml")
+    network.model.names = {0: "dog", 1: "Person"}
+    network.save(str(folder / "scratch.pt"))
+    (folder / "model").mkdir()
+    build(folder / "scratch.pt", "imgsz: 64\n", 64, ["person"], folder / "model")
+    return folder
+
+
+def test_the_export_counts_the_data_sets_classes(exported: Path) -> None:
+    detector = Detector.load(exported / "model")
+    assert detector.names == {1: "person"}
+    assert detector.size == 64
+    with pytest.raises(ModelError, match="know none of the data set's classes: unicorn"):
+        build(exported / "scratch.pt", "", 64, ["unicorn"], exported)
+
+
+def test_the_export_gives_the_checkpoints_boxes(exported: Path) -> None:
+    """Also with a confidence so low that every box counts."""
+    import numpy as np
+    from ultralytics import YOLO
+
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    thresholds = Thresholds(conf=0.0, iou=0.7, max_det=20)
+    found = Detector.load(exported / "model").detect(pixels, thresholds)
+    (theirs,) = YOLO(exported / "model" / "best.pt").predict(
+        np.ascontiguousarray(pixels[:, :, ::-1]), imgsz=64, rect=False, classes=[1], conf=0.0,
+        iou=0.7, max_det=20, verbose=False,
+    )  # fmt: skip
+    assert len(theirs.boxes) == len(found.boxes)
+    np.testing.assert_allclose(found.confidences, theirs.boxes.conf.numpy(), atol=0.01)
+
+
+def test_predict_uses_what_an_earlier_release_registered(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tracked_run("one", imgsz=64)
+    client = MlflowClient()
+    client.create_registered_model(MODEL)
+    bare = client.create_model_version(MODEL, f"{run.info.artifact_uri}/weights", run.info.run_id)
+    client.set_registered_model_alias(MODEL, "champion", bare.version)
+    monkeypatch.setattr(registry, "models_folder", lambda _: tmp_path / "models")
+    asked: list[tuple[str, int]] = []
+
+    def build(weights: Path, arguments: str, imgsz: int, classes: object, folder: Path) -> None:
+        asked.append((weights.read_text(), imgsz))
+        tiny_model.write(folder)
+
+    monkeypatch.setattr(registry, "build", build)
+    for _ in range(2):
+        assert usable_champion(settings).folder == tmp_path / "models" / f"run-{run.info.run_id}"
+    assert asked == [("0.5", 64)]
+
+
+def test_signature_and_table_agree() -> None:
+    outputs = [column.name for column in model.signature().outputs.inputs]
+    assert outputs == ["boxes", "classes", "confidences"]
+    assert isinstance(pd.DataFrame({"image": [picture()]})["image"][0], bytes)
