@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Decide on a grid's runs, and use what was decided. The services must run.
-# Usage: run-decision.sh report|promote|rollback|predict
+# Usage: run-decision.sh report|promote|rollback|predict|export
 # Variables: RUN (promote: an MLflow run's name or id), FORCE=1 with REASON='…' (promote: whatever the
-# gate says; report: decide on an incomplete grid), SOURCE (predict: an image, a folder of images or a video)
+# gate says; report: decide on an incomplete grid), SOURCE
+# (predict: a picture, a folder, a video or a pattern in quotes), FORMAT (export)
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 
@@ -18,6 +19,10 @@ main() {
       exec "$PYTHON_BIN" -m src.decision promote "$RUN" ${FORCE:+--force} ${REASON:+--reason "$REASON"}
       ;;
     rollback) exec "$PYTHON_BIN" -m src.decision rollback ;;
+    export)
+      [ -n "${FORMAT:-}" ] || die "name a format: make export FORMAT=onnx (or openvino, torchscript, …)"
+      exec "$PYTHON_BIN" -m src.champion.export "$FORMAT"
+      ;;
     predict)
       [ -n "${SOURCE:-}" ] || die "name what to look at: make predict SOURCE=picture.jpg"
       exec "$PYTHON_BIN" -m src.champion.predict "$SOURCE"
