@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 # A mistyped variable would be ignored without a word: EPOCH=50 for EPOCHS=50.
 KNOWN := $(shell sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' .env.example) \
   EPOCHS IMGSZ BATCH SEED NAME FORCE DEBUG GRID JOBS RUN REASON SOURCE SERVICE LINES FOLLOW \
-  RAY_ADDRESS RAY_PORT NODE_ADDRESS CPUS ONLY FIX UV PYTHON VENV SHELL
+  RAY_ADDRESS RAY_PORT NODE_ADDRESS CPUS ONLY FIX FORMAT UV PYTHON VENV SHELL
 UNKNOWN := $(filter-out $(KNOWN),$(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(v))))
 ifneq ($(UNKNOWN),)
 $(error unknown: $(UNKNOWN). Settings are in .env.example, other variables in `make help`)
@@ -56,8 +56,17 @@ promote: ## Make RUN's weights the champion if the gate agrees (FORCE=1 REASON='
 	@scripts/run-decision.sh promote
 rollback: ## Go back to the previous champion
 	@scripts/run-decision.sh rollback
-predict: ## Detect what is in SOURCE (image, folder or video) with the champion
+predict: ## Detect with the champion in SOURCE (picture, folder, video or 'pattern')
 	@scripts/run-decision.sh predict
+
+##@ Use
+.PHONY: serve stop-serve export
+serve: up ## Serve the champion over HTTP (SERVE_PORT); it follows promote and rollback
+	@scripts/serve-champion.sh start
+stop-serve: ## Stop serving it
+	@scripts/serve-champion.sh stop
+export: ## Write the champion to exports/ (FORMAT=onnx, openvino, torchscript, …)
+	@scripts/run-decision.sh export
 
 ##@ Cluster
 .PHONY: ray-head ray-worker ray-stop

@@ -53,9 +53,10 @@ check_services() {
     fi
     return
   fi
+  # shellcheck disable=SC2046 # one word for each service that runs
   while IFS=$'\t' read -r service fault; do
     if [ "$fault" = healthy ]; then good "$service answers ($BACKEND)"; else bad "$service: $fault: make up, then make logs SERVICE=$service"; fi
-  done < <("$PYTHON_BIN" -m src.services.health)
+  done < <("$PYTHON_BIN" -m src.services.health $(service_states | cut -f1))
   if [ -f "$BACKEND_STATE/stack-fingerprint" ]; then good "the ZenML stack is registered"; else bad "the ZenML stack is not registered: make stack"; fi
 }
 

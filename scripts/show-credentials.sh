@@ -12,9 +12,13 @@ main() {
   load_settings
   choose_backend
   line SERVICE ADDRESS USER PASSWORD
-  for service in $SHOWN; do
+  for service in $SHOWN $OPTIONAL; do
     read -r user password <<<"$(about SIGN_IN "$service")"
-    if [ -n "$user" ]; then user=${!user} password=${!password}; else user='(none asked)'; fi
+    case $user in
+      '') user='(none asked)' ;;
+      -) user='(token)' password=${!password} ;;
+      *) user=${!user} password=${!password} ;;
+    esac
     line "$(about LABEL "$service")" "$(about URL "$service")" "$user" "$password"
     page=$(about "PAGE_$BACKEND" "$service")
     [ -z "$page" ] || line '  in a browser' "$page" "$user" "$password"

@@ -6,20 +6,22 @@ set -Eeuo pipefail
 . "$ROOT/scripts/lib/services.sh"
 
 main() {
-  local service state detail health failed=0
+  local service state detail states health failed=0
   load_settings
   if [ ! -f "$STATE/backend" ]; then
     say "services: not running: make up"
     return 1
   fi
   choose_backend
-  health=$("$PYTHON_BIN" -m src.services.health) || failed=1
+  states=$(service_states)
+  # shellcheck disable=SC2046 # one word for each
+  health=$("$PYTHON_BIN" -m src.services.health $(cut -f1 <<<"$states")) || failed=1
   say "backend: $BACKEND"
   printf '%-14s%-10s%-16s%s\n' SERVICE STATE HEALTH ADDRESS
   while IFS=$'\t' read -r service state detail; do
     printf '%-14s%-10s%-16s%s\n' "$service" "$state" \
       "$(awk -F'\t' -v s="$service" '$1 == s { print $2 }' <<<"$health")" "$(about URL "$service")"
-  done < <(service_states)
+  done <<<"$states"
   return "$failed"
 }
 

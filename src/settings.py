@@ -81,6 +81,8 @@ class Settings(BaseModel):
     mlflow_port: Port
     minio_port: Port
     minio_console_port: Port
+    serve_port: Port
+    serve_model: Word
     start_timeout: Annotated[int, Field(ge=1)]
 
     zenml_admin_username: Word
@@ -104,6 +106,7 @@ class Settings(BaseModel):
     zenml_encryption_key: Key
     mlflow_server_secret_key: Key
     ray_secret_key: Key = ""  # blank until `make setup` of this version has run
+    serve_api_key: Key = ""
 
     compose_project_name: str = ""
     mysql_image: Word

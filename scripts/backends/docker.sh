@@ -66,6 +66,12 @@ docker_hash() { git hash-object --stdin; }
 # Whether a part ($1) was last made of what now has the hash $2.
 docker_applied() { [ "$(cat "$DOCKER_STATE/applied/$1" 2>/dev/null)" = "$2" ]; }
 
+# What the build sees is what .dockerignore lets through.
+# shellcheck disable=SC2046 # one word for each file
+docker_build_hash() {
+  { echo "$PYTHON_IMAGE" && cat .dockerignore compose/Dockerfile $(sed -n 's/^!//p' .dockerignore); } | docker_hash
+}
+
 # What the containers are made of beside images and secrets.
 docker_description() {
   local name
@@ -127,9 +133,7 @@ backend_up() {
   ensure_private_folder "$DOCKER_STATE/applied"
   ensure_private_folder "$DOCKER_STATE/logs"
   write_docker_secrets
-  # What the build sees is what .dockerignore lets through.
-  # shellcheck disable=SC2046 # one word for each file
-  build=$({ echo "$PYTHON_IMAGE" && cat .dockerignore compose/Dockerfile $(sed -n 's/^!//p' .dockerignore); } | docker_hash)
+  build=$(docker_build_hash)
   secrets=$(cat "$DOCKER_STATE"/secrets/* | docker_hash)
   all=$({ echo "$build $secrets" && docker_description; } | docker_hash)
   if docker_applied all "$all" && docker_all_up; then return; fi
@@ -150,6 +154,22 @@ backend_up() {
   echo "$all" >"$DOCKER_STATE/applied/all"
   [ -z "$rebuilt" ] || docker_remove_old_images
 }
+
+# What does not start by itself has a profile of its name.
+backend_start() {
+  local build
+  write_docker_secrets
+  build=$(docker_build_hash)
+  if ! docker_applied "build-$1" "$build"; then
+    docker_ensure_image PYTHON_IMAGE
+    say "building the image of $1 (a minute the first time)"
+    COMPOSE_PROFILES=$1 docker_logged build "$1"
+    echo "$build" >"$DOCKER_STATE/applied/build-$1"
+  fi
+  COMPOSE_PROFILES=$1 docker_logged up --detach --no-deps "$1"
+}
+
+backend_stop() { COMPOSE_PROFILES=$1 docker_logged rm --stop --force "$1"; }
 
 # Images of this project that a newer build has taken the name from.
 docker_remove_old_images() {
@@ -215,7 +235,7 @@ docker_state() {
 
 backend_logs() {
   local lines=$1 service=${2:-}
-  docker_compose logs --no-color --tail "$lines" ${FOLLOW:+--follow} ${service:+"$service"}
+  COMPOSE_PROFILES='*' docker_compose logs --no-color --tail "$lines" ${FOLLOW:+--follow} ${service:+"$service"}
 }
 
 # --- Down -----------------------------------------------------------------------------------------
@@ -228,7 +248,7 @@ backend_launch() {
 
 backend_down() {
   backend_check || die "the services were left as they are"
-  docker_logged down --remove-orphans
+  COMPOSE_PROFILES='*' docker_logged down --remove-orphans
 }
 
 backend_destroy() {
@@ -241,7 +261,7 @@ backend_destroy() {
     return
   fi
   ensure_private_folder "$DOCKER_STATE/logs"
-  docker_logged down --remove-orphans --volumes --rmi local
+  COMPOSE_PROFILES='*' docker_logged down --remove-orphans --volumes --rmi local
   # What an earlier version of compose.yaml named otherwise.
   volumes=$(docker volume ls --quiet --filter "label=com.docker.compose.project=$COMPOSE_PROJECT")
   # shellcheck disable=SC2086 # one word for each volume

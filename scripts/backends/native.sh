@@ -105,9 +105,26 @@ backend_up() {
     native_start_supervisor
   elif [ -n "$changed" ]; then
     say "settings have changed: restarting what they concern"
-    native_ctl update >&2
+    native_update
   fi
 }
+
+# What does not start by itself is started again if it ran.
+native_update() {
+  local service state ran=()
+  while read -r service state _; do
+    if is_optional "$service" && [ "$state" = RUNNING ]; then ran+=("$service"); fi
+  done < <(native_states)
+  native_ctl update >&2
+  for service in ${ran[@]+"${ran[@]}"}; do backend_start "$service"; done
+}
+
+backend_start() {
+  if native_states | grep -q "^$1 *RUNNING"; then return; fi
+  native_ctl start "$1" >&2 || report_failures || die "$1 could not be started: see make logs SERVICE=$1"
+}
+
+backend_stop() { native_ctl stop "$1" >/dev/null; }
 
 native_ensure_socket_folder() {
   local folder

@@ -8,11 +8,14 @@
 #   backend_states        print "service<TAB>running|starting|stopped|failed<TAB>detail" for each
 #   backend_logs N [SVC]  print the last N lines of each service, or of one; FOLLOW=1 keeps on
 #   backend_launch SVC …  run src/services/launcher.py where a service runs, with these arguments
+#   backend_start SVC     start one that `make up` leaves alone
+#   backend_stop SVC      stop one
 #   backend_down          stop everything, keep every byte
 #   backend_destroy       stop everything and delete the services' data
 # It may call the functions of log.sh, env.sh, secrets.sh, this file and wait.sh, and use
 #   SERVICES STARTED      its services, each after those it needs; those that `make up` starts
 #   LAUNCHED              its services that src/services/launcher.py starts
+#   OPTIONAL              those that start only when asked for
 #   SHOWN                 those whose address is shown, the one most wanted first
 #   PORTS IMAGES          the settings of its ports on this machine, and of images to pull
 #   BACKEND_STATE         $STATE/NAME
@@ -34,7 +37,7 @@ is_one_of() {
 
 # Whether `make up` leaves a service alone.
 # shellcheck disable=SC2086 # one word for each
-is_optional() { ! is_one_of "$1" $STARTED; }
+is_optional() { is_one_of "$1" $OPTIONAL; }
 
 # Run one function of a backend that is not the chosen one: with_backend docker backend_faults
 with_backend() (
@@ -48,10 +51,12 @@ use_backend() {
   BACKEND=$1
   [ -f "$ROOT/scripts/backends/$BACKEND.sh" ] || die "MODE=$BACKEND: there is no such backend"
   BACKEND_STATE=$STATE/$BACKEND
-  for name in SERVICES STARTED LAUNCHED SHOWN PORTS IMAGES; do
+  for name in SERVICES STARTED OPTIONAL LAUNCHED SHOWN PORTS IMAGES; do
     local from=${name}_$BACKEND
     printf -v "$name" '%s' "${!from:-}"
   done
+  # What `make serve` found the model of the data set in use to be.
+  if [ "$SERVE_MODEL" = auto ] && [ -f "$STATE/serve-model" ]; then SERVE_MODEL=$(cat "$STATE/serve-model"); fi
   # shellcheck source=scripts/backends/native.sh
   . "$ROOT/scripts/backends/$BACKEND.sh"
 }

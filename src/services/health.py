@@ -25,7 +25,7 @@ def check(service: Service, settings: Settings) -> str | None:
     asked = service.check
     assert asked is not None
     user, password = "", ""
-    if service.sign_in:
+    if service.sign_in and asked.sign_in:
         user = getattr(settings, service.sign_in.user.lower())
         password = getattr(settings, service.sign_in.password.lower())
     try:

@@ -91,6 +91,14 @@ def store_url(given: Given) -> str:
     )
 
 
+def mlflow_url(given: Given) -> str:
+    """Return MLflow's address as this server reaches it."""
+    if "MLFLOW_HOST" in given:
+        return f"http://{given['MLFLOW_HOST']}"
+    here = "localhost" if loopback(given) else given["BIND_ADDRESS"]
+    return f"http://{here}:{given['MLFLOW_PORT']}"
+
+
 def database_url(given: Given, name: str, mysql: str, folder: Path) -> str:
     """Return a database's address: in MySQL, with the scheme ``mysql``, or SQLite's in a folder."""
     if "DATABASE_HOST" not in given:
@@ -329,17 +337,48 @@ def mlflow_gc(given: Given, arguments: list[str]) -> None:
     cli.main(["gc", "--backend-store-uri", database, *arguments], prog_name="mlflow")
 
 
+# --- The champion behind HTTP ---------------------------------------------------------------------
+
+
+def detector(given: Given) -> Start:
+    """Return the champion's server. It asks for a token unless only this machine reaches it."""
+    environment = {
+        "MLFLOW_TRACKING_URI": mlflow_url(given),
+        # Else MLflow sends it to the object store, under a name that may not resolve here.
+        "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        # A look at the alias ends before the next is due, whatever MLflow does.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+        "NO_PROXY": "*",
+        "SERVE_HOST": host(given),
+        "SERVE_PORT": given["SERVE_PORT"],
+        "SERVE_MODEL": given["SERVE_MODEL"],
+        "SERVE_CACHE": str(Path(given["SERVICE_DATA"]) / "models"),
+        "SERVE_TOKEN": "",
+    }
+    if not loopback(given):
+        environment |= {
+            "MLFLOW_TRACKING_USERNAME": given["MLFLOW_ADMIN_USERNAME"],
+            "MLFLOW_TRACKING_PASSWORD": given["MLFLOW_ADMIN_PASSWORD"],
+            "SERVE_TOKEN": given["SERVE_API_KEY"],
+        }
+    return Start([sys.executable, "-m", "src.champion.server"], environment)
+
+
 # --- Running --------------------------------------------------------------------------------------
 
 SERVERS: dict[str, Callable[[Given], Start]] = {
     "object-store": object_store,
     "mlflow": mlflow,
     "zenml": zenml,
+    "detector": detector,
 }
 # A container's healthcheck: what to GET, from which port, and others that must be open.
 PROBES = {
     "mlflow": ("/health", "MLFLOW_PORT"),
     "zenml": ("/health", "ZENML_PORT", "MINIO_PORT"),
+    "detector": ("/ping", "SERVE_PORT"),
 }
 
 

@@ -18,7 +18,7 @@ BACKENDS: tuple[Backend, ...] = ("docker", "native")
 
 @dataclass(frozen=True)
 class SignIn:
-    """The settings that hold a service's user name and password."""
+    """The settings that hold a service's user name and password, or, without a name, a token."""
 
     user: str
     password: str
@@ -134,6 +134,24 @@ SERVICES = (
         check=Check("/api/v1/login", "POST", sign_in="form", answers=(200, 401)),
         sign_in=SignIn("ZENML_ADMIN_USERNAME", "ZENML_ADMIN_PASSWORD"),
     ),
+    Service(
+        name="detector",
+        label="Detector",
+        port="SERVE_PORT",
+        settings=(
+            "BIND_ADDRESS",
+            "SERVE_PORT",
+            "SERVE_MODEL",
+            "SERVE_API_KEY",
+            "MLFLOW_PORT",
+            "MLFLOW_ADMIN_USERNAME",
+            "MLFLOW_ADMIN_PASSWORD",
+        ),
+        needs=("mlflow",),
+        check=Check("/ping"),
+        sign_in=SignIn("", "SERVE_API_KEY", on_loopback=False),
+        starts=False,
+    ),
 )
 
 
@@ -153,6 +171,7 @@ def shell_lines(settings: Settings) -> Iterator[str]:
         launched = [s for s in here if backend == "native" or not s.image]
         yield listed(f"SERVICES_{backend}", [s.name for s in here])
         yield listed(f"STARTED_{backend}", [s.name for s in here if s.starts])
+        yield listed(f"OPTIONAL_{backend}", [s.name for s in here if not s.starts])
         yield listed(f"LAUNCHED_{backend}", [s.name for s in launched])
         yield listed(f"PORTS_{backend}", [p for s in here if s.starts for p in s.ports(backend)])
         yield listed(f"IMAGES_{backend}", [s.image for s in here if s.image])
@@ -167,4 +186,4 @@ def shell_lines(settings: Settings) -> Iterator[str]:
             yield f"PAGE_{backend}_{name}={page.format_map(values | {'HOST': settings.host})}"
         asked = service.sign_in
         if asked and (asked.on_loopback or not settings.loopback):
-            yield f"SIGN_IN_{name}={asked.user} {asked.password}"
+            yield f"SIGN_IN_{name}={asked.user or '-'} {asked.password}"

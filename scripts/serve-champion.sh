@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Start or stop the service that answers with the champion's detections.
+# Usage: serve-champion.sh start|stop
+# Variables: SERVE_PORT, SERVE_MODEL and every other setting of .env.example
+set -Eeuo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
+. "$ROOT/scripts/lib/services.sh"
+. "$ROOT/scripts/lib/secrets.sh"
+. "$ROOT/scripts/lib/wait.sh"
+
+SERVICE=detector
+
+state() { backend_states | awk -F'\t' -v s="$SERVICE" '$1 == s { print $2 }'; }
+
+# Native settings are files, and supervisor restarts what they concern.
+settle_model() {
+  local model=$CONFIGURED
+  if [ "$model" = auto ]; then
+    model=$("$PYTHON_BIN" -c 'from src.datasets.sets import choose; print(choose().model)') || exit 1
+    printf '%s\n' "$model" | ensure_file "$STATE/serve-model" 600
+  fi
+  [ "$model" != "$SERVE_MODEL" ] || return 0
+  SERVE_MODEL=$model
+  backend_up
+}
+
+start() {
+  local taken
+  if [ "$(state)" = stopped ]; then
+    taken=$("$PYTHON_BIN" -m src.services.processes ports SERVE_PORT) || die "$taken"
+    say "starting the detector"
+  fi
+  settle_model
+  backend_start "$SERVICE"
+  wait_until_serving
+  printf '%-14s%s\n' "$(about LABEL "$SERVICE")" "$(about URL "$SERVICE")"
+}
+
+# It answers 503 as soon as it has looked for the champion and found none that it can use.
+wait_until_serving() {
+  local deadline=$((SECONDS + START_TIMEOUT)) health
+  until health=$("$PYTHON_BIN" -m src.services.health "$SERVICE"); do
+    if report_failures; then exit 1; fi
+    case $health in
+      *'HTTP 503')
+        backend_logs 1 "$SERVICE" >&2
+        backend_stop "$SERVICE"
+        die "there is no champion that can be served (see above): it was stopped again"
+        ;;
+    esac
+    [ "$SECONDS" -lt "$deadline" ] || die "the detector: ${health#*$'\t'} after $START_TIMEOUT s (START_TIMEOUT): see make logs SERVICE=$SERVICE"
+    sleep 0.1
+  done
+}
+
+stop() {
+  if [ "$(state)" = stopped ]; then
+    say "the detector does not run"
+  else
+    backend_stop "$SERVICE"
+    say "the detector: stopped"
+  fi
+}
+
+main() {
+  load_settings
+  [ -f "$STATE/backend" ] || die "the services don't run: make up"
+  CONFIGURED=$SERVE_MODEL
+  take_lock
+  choose_backend
+  "$1"
+}
+
+main "$@"
