@@ -105,8 +105,8 @@ class Settings(BaseModel):
     zenml_jwt_secret_key: Key
     zenml_encryption_key: Key
     mlflow_server_secret_key: Key
-    ray_secret_key: Key = ""  # blank until `make setup` of this version has run
     serve_api_key: Key = ""
+    ray_secret_key: Key = ""  # blank until `make setup` of this version has run
 
     compose_project_name: str = ""
     mysql_image: Word

@@ -22,19 +22,19 @@ def build(weights: Path, arguments: str, imgsz: int, classes: Sequence[str], fol
         weights: The checkpoint, ``best.pt`` in the model.
         arguments: Of the training, as YAML.
         imgsz: Of the square input, px.
-        classes: The data set's; a checkpoint's other classes are left out of account.
+        classes: The data set's; a checkpoint's other classes are left out of account, unless it
+            has no others.
         folder: An empty folder.
 
     Raises:
-        ModelError: When the checkpoint knows none of the classes, or Ultralytics can't export it.
+        ModelError: When Ultralytics can't export it.
     """
     copy = folder / WEIGHTS_FILE
     shutil.copyfile(weights, copy)
     yolo = load(copy)
     pairs = scoring.common(yolo.names, classes)
-    if not pairs:
-        raise ModelError(f"the weights know none of the data set's classes: {', '.join(classes)}")
     labels = {str(index): classes[number] for index, number in pairs.items()}
+    labels = labels or {str(index): name for index, name in yolo.names.items()}
     (folder / ARGUMENTS_FILE).write_text(arguments, encoding="utf-8")
     (folder / LABELS_FILE).write_text(json.dumps(labels, indent=2) + "\n", encoding="utf-8")
     try:
@@ -49,7 +49,8 @@ def build(weights: Path, arguments: str, imgsz: int, classes: Sequence[str], fol
 def fidelity(folder: Path, data: Path, split: str, work: Path) -> tuple[float, float]:
     """Return the mAP50 of ``best.pt`` and of the model itself, both on the same square input.
 
-    The model is measured as it is used: ``model.onnx`` with our own letterbox and suppression.
+    The model is measured as it is used: ``model.onnx`` with our own letterbox and suppression. What
+    has none of the data set's classes scores 0.
     """
     from ultralytics.utils.patches import imread  # reads every format that a data set may have
 
@@ -58,6 +59,8 @@ def fidelity(folder: Path, data: Path, split: str, work: Path) -> tuple[float, f
     theirs = scoring.detect(
         folder / WEIGHTS_FILE, data, detector.size, split, work, labels, square=True
     )
+    if not theirs.known:
+        return 0.0, 0.0
     thresholds = Thresholds(scoring.CONFIDENCE, scoring.NMS_IOU, scoring.MAX_DETECTIONS)
     pictures = (np.ascontiguousarray(imread(str(data / i))[:, :, ::-1]) for i in labels.images)
     ours = [detector.detect(pixels, thresholds, every_class=True) for pixels in pictures]

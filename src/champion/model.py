@@ -13,7 +13,6 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +39,10 @@ CODE = Path(__file__).parent
 
 class ModelError(UserError):
     """A registered model can't be made or used; the message says what to do."""
+
+
+class ChangedError(ModelError):
+    """A file of a registered model is not what was registered."""
 
 
 def signature() -> ModelSignature:
@@ -123,17 +126,41 @@ def recorded(version: ModelVersion) -> dict[str, str] | None:
     return json.loads(text) if text else None
 
 
-def check(folder: Path, hashes: Mapping[str, str]) -> None:
-    """Raise ``ModelError`` unless ``folder`` holds exactly the files of these hashes."""
-    found = hashes_of(folder)
+def check(folder: Path, version: ModelVersion) -> None:
+    """Raise ``ChangedError`` unless ``folder`` holds exactly the files that were registered."""
+    found, hashes = hashes_of(folder), recorded(version) or {}
     wrong = sorted(
         name for name in found.keys() | hashes.keys() if found.get(name) != hashes.get(name)
     )
     if wrong:
-        raise ModelError(
-            f"not what was registered: {', '.join(wrong)} (SHA-256). Somebody changed it in the "
-            "artifact store: promote the run again, or make rollback"
+        raise ChangedError(
+            f"{version.name} version {version.version} is not what was registered: "
+            f"{', '.join(wrong)} (SHA-256). Somebody changed it in the artifact store: make "
+            f"rollback, or make promote RUN={version.run_id} FORCE=1 REASON='…' to register it anew"
         )
+
+
+def _download(version: ModelVersion, folder: Path) -> Path:
+    """Download a version's files and check them; return where in ``folder`` they are."""
+    address = f"models:/{version.name}/{version.version}"
+    try:
+        held = Path(mlflow.artifacts.download_artifacts(address, dst_path=str(folder)))
+    except (MlflowException, OSError) as error:
+        raise ModelError(
+            f"{version.name} version {version.version} can't be fetched from MLflow: {error}"
+        ) from error
+    check(held, version)
+    return held
+
+
+def is_intact(version: ModelVersion) -> bool:
+    """Tell whether the artifact store still holds what was registered."""
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            _download(version, Path(temporary))
+        except ChangedError:
+            return False
+    return True
 
 
 def fetch(version: ModelVersion, cache: Path) -> Path:
@@ -153,17 +180,7 @@ def fetch(version: ModelVersion, cache: Path) -> Path:
         return folder
     private_folder(cache)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as temporary:
-        try:
-            held = Path(
-                mlflow.artifacts.download_artifacts(
-                    f"models:/{version.name}/{version.version}", dst_path=temporary
-                )
-            )
-        except (MlflowException, OSError) as error:
-            raise ModelError(
-                f"{version.name} version {version.version} can't be fetched from MLflow: {error}"
-            ) from error
-        check(held, hashes)
+        held = _download(version, Path(temporary))
         shutil.rmtree(folder, ignore_errors=True)
         held.replace(folder)
     return folder

@@ -6,12 +6,13 @@ alias ``champion`` is in use and whose alias ``previous`` was before.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mlflow
@@ -22,10 +23,11 @@ from mlflow.exceptions import MlflowException
 
 from src.champion import model
 from src.champion.build import build, fidelity
-from src.datasets import FOLDER, SET
+from src.datasets import FOLDER, SET, DatasetError
 from src.datasets.manifest import class_names
+from src.datasets.versioning import require_current
 from src.errors import UserError
-from src.files import private_folder, sha256
+from src.files import private_folder, sha256, write_private
 from src.settings import Settings
 from src.training.provenance import TRAINED
 from src.training.tracking import EXPERIMENT
@@ -134,10 +136,10 @@ def usable_champion(settings: Settings) -> Usable:
     version = champion()
     if version is None:
         raise RegistryError(f"{MODEL} has no {CHAMPION} yet: make report, or make promote RUN=…")
-    if model.recorded(version) is None:
-        run = MlflowClient().get_run(str(version.run_id))
-        return Usable(version, built(run, settings))
-    return Usable(version, model.fetch(version, models_folder(settings)) / "artifacts")
+    if model.recorded(version) is not None:
+        return Usable(version, model.fetch(version, models_folder(settings)) / "artifacts")
+    run = MlflowClient().get_run(str(version.run_id))
+    return Usable(version, _made_of(run, settings, version))
 
 
 def models_folder(settings: Settings) -> Path:
@@ -145,33 +147,48 @@ def models_folder(settings: Settings) -> Path:
     return settings.backend_state / "models"
 
 
-def built(run: Run, settings: Settings) -> Path:
-    """Return the folder of the model made of a run's weights, made where it isn't yet."""
-    folder = models_folder(settings) / f"run-{run.info.run_id}"
+def make_model(weights: Path, arguments: str, imgsz: int, settings: Settings) -> Path:
+    """Return the folder of the model made of a checkpoint, made where it isn't yet."""
+    folder = _place(sha256(weights), imgsz, settings)
     if folder.is_dir():
         return folder
     private_folder(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".build-") as temporary:
         work = Path(temporary) / "model"
         work.mkdir()
-        build(
-            _weights(run, Path(temporary)),
-            _arguments_of(run),
-            int(run.data.params["imgsz"]),
-            class_names(FOLDER),
-            work,
-        )
-        work.rename(folder)
+        build(weights, arguments, imgsz, class_names(FOLDER), work)
+        try:
+            work.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # made by another process meanwhile
+                raise
     return folder
 
 
-def _weights(run: Run, folder: Path) -> Path:
+def _place(digest: str, imgsz: int, settings: Settings) -> Path:
+    classes = hashlib.sha256(json.dumps(class_names(FOLDER)).encode()).hexdigest()
+    return models_folder(settings) / f"made-{digest[:16]}-{imgsz}-{classes[:8]}"
+
+
+def _made_of(run: Run, settings: Settings, version: ModelVersion | None = None) -> Path:
+    """Return the folder of the model made of a run's weights."""
+    imgsz, digest = int(run.data.params["imgsz"]), run.data.tags.get(TRAINED)
+    if digest is not None and (folder := _place(digest, imgsz, settings)).is_dir():
+        return folder
+    with tempfile.TemporaryDirectory() as temporary:
+        weights = _weights(run, version, Path(temporary))
+        return make_model(weights, arguments_of(run), imgsz, settings)
+
+
+def _weights(run: Run, version: ModelVersion | None, folder: Path) -> Path:
     """Return a run's weights, unchecked only where an earlier release kept no hash of them.
 
     That runs nothing: see ``src.checkpoints``.
     """
     if TRAINED in run.data.tags:
-        return weights_of(run.info.run_id, folder)
+        return champion_weights(version, folder) if version else weights_of(run.info.run_id, folder)
+    if version is None or TRAINED in version.tags:
+        return weights_of(run.info.run_id, folder)  # which refuses it
     print(
         f"{run.info.run_name} was tracked by an earlier release, which kept no hash of its weights: "
         "they are taken as they are",
@@ -184,11 +201,56 @@ def _weights(run: Run, folder: Path) -> Path:
     )
 
 
-def _arguments_of(run: Run) -> str:
+def arguments_of(run: Run) -> str:
     """Return the training's arguments as YAML, or the run's parameters where it kept no others."""
     if any(item.path == "args.yaml" for item in MlflowClient().list_artifacts(run.info.run_id)):
         return str(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/args.yaml"))
-    return json.dumps(dict(run.data.params), indent=2) + "\n"  # which is YAML too
+    return as_yaml(run.data.params)
+
+
+def as_yaml(parameters: Mapping[str, str]) -> str:
+    """Return parameters as JSON, which is YAML too."""
+    return json.dumps(dict(parameters), indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """The mAP50 of a checkpoint and of the model made of it, on the test split's square images."""
+
+    checkpoint: float
+    model: float
+
+    @property
+    def lost(self) -> bool:
+        """Whether the model has lost more than it may."""
+        return self.checkpoint - self.model > MOST_LOST
+
+    def __str__(self) -> str:
+        """Say both."""
+        return (
+            f"the exported model scores mAP50 {self.model:.4f} on the test split, its checkpoint "
+            f"{self.checkpoint:.4f} on the same square input"
+            f"{f': more than {MOST_LOST} is lost' if self.lost else ''}"
+        )
+
+
+def fidelity_of(folder: Path, dataset_md5: str) -> Fidelity:
+    """Measure the model in ``folder`` beside its checkpoint, once for each version of the data set.
+
+    Raises:
+        DatasetError: When that version is not the one that is here.
+    """
+    record = folder / "fidelity.json"
+    if record.is_file():
+        known = json.loads(record.read_text(encoding="utf-8"))
+        if known["dataset_md5"] == dataset_md5:
+            return Fidelity(known["checkpoint"], known["model"])
+    require_current(dataset_md5)
+    configure_libraries()
+    with workspace(FOLDER) as (work, data):
+        found = Fidelity(*fidelity(folder, data, "test", work))
+    write_private(record, json.dumps({"dataset_md5": dataset_md5} | asdict(found)) + "\n")
+    return found
 
 
 def is_outdated(run: Run) -> bool:
@@ -197,48 +259,59 @@ def is_outdated(run: Run) -> bool:
     return now is not None and now.run_id == run.info.run_id and model.recorded(now) is None
 
 
-def _register(run: Run, settings: Settings) -> ModelVersion:
+def _registered(run: Run) -> ModelVersion | None:
+    """Return the newest version of a run's model whose files are still what was registered."""
+    query = f"name = '{MODEL}' AND run_id = '{run.info.run_id}'"
+    found = MlflowClient().search_model_versions(query)
+    for version in sorted(found, key=lambda item: int(item.version), reverse=True):
+        if model.recorded(version) is not None and model.is_intact(version):
+            return version
+    return None
+
+
+def _register(run: Run, settings: Settings, *, force: bool) -> ModelVersion:
     """Make and register a run's model.
 
     Raises:
-        RegistryError: When the export scores worse than the checkpoint.
+        RegistryError: When it scores worse than the checkpoint, or that can't be measured.
     """
-    if not FOLDER.is_dir():
-        raise RegistryError(f"the export is compared with its checkpoint on {SET.shown}: make data")
-    folder = built(run, settings)
-    with workspace(FOLDER) as (work, data):
-        configure_libraries()
-        before, after = fidelity(folder, data, "test", work)
-    if before - after > MOST_LOST:
-        raise RegistryError(
-            f"the exported model scores mAP50 {after:.4f} on the test split, its checkpoint "
-            f"{before:.4f} on the same square input: more than {MOST_LOST} is lost, not promoted"
-        )
+    now = champion()
+    outdated = now if now is not None and is_outdated(run) else None
+    folder = _made_of(run, settings, outdated)
+    tags = {TRAINED: sha256(folder / model.WEIGHTS_FILE)}
+    try:
+        measured = fidelity_of(folder, run.data.tags["dataset_md5"])
+    except DatasetError as error:
+        if not force:
+            raise RegistryError(
+                f"the exported model can't be compared with its checkpoint: {error}"
+            ) from error
+    else:
+        if measured.lost and not force:
+            raise RegistryError(f"{measured}: not promoted")
+        tags |= {"mAP50_pt": f"{measured.checkpoint:.4f}", "mAP50_onnx": f"{measured.model:.4f}"}
     uri, hashes = model.log(run, folder)
-    tags = {
-        model.FILES_TAG: json.dumps(hashes),
-        TRAINED: sha256(folder / model.WEIGHTS_FILE),
-        "mAP50_pt": f"{before:.4f}",
-        "mAP50_onnx": f"{after:.4f}",
-    }
-    client = MlflowClient()
-    return client.create_model_version(
-        MODEL, uri, run.info.run_id, tags=tags, model_id=uri.rpartition("/")[2]
-    )
+    version = MlflowClient().create_model_version(
+        MODEL, uri, run.info.run_id, tags=tags | {model.FILES_TAG: json.dumps(hashes)},
+        model_id=uri.rpartition("/")[2],
+    )  # fmt: skip
+    shutil.rmtree(folder)  # what is used is what was registered
+    return version
 
 
-def promote(run: Run, settings: Settings, reason: str) -> ModelVersion:
+def promote(run: Run, settings: Settings, reason: str, *, force: bool = False) -> ModelVersion:
     """Register a run's model and make it the champion; the old one becomes ``previous``.
 
     What an earlier release registered of the same run gives way to a version that anyone can load.
+
+    Raises:
+        RegistryError: When, without ``force``, the model made of the weights scores worse.
     """
     client = MlflowClient()
     if not client.search_registered_models(f"name = '{MODEL}'"):
         client.create_registered_model(MODEL, description=f"Detector trained on {SET.shown}")
-    found = client.search_model_versions(f"name = '{MODEL}' AND run_id = '{run.info.run_id}'")
-    models = [version for version in found if model.recorded(version) is not None]
     old = champion()
-    version = models[0] if models else _register(run, settings)
+    version = _registered(run) or _register(run, settings, force=force)
     if old is not None and old.version == version.version:
         return version
     if old is not None and old.run_id == run.info.run_id:
@@ -301,7 +374,7 @@ def starting_run(run: Run, weights: Path, scores: Mapping[str, float]) -> Run:
         experiment.experiment_id, run_name=f"{origin['weights']}_{imgsz}", tags=tags
     )
     run_id = made.info.run_id
-    for name, value in {"imgsz": imgsz, "model": origin["weights"], "epochs": "0"}.items():
+    for name, value in starting_parameters(run).items():
         client.log_param(run_id, name, value)
     for name, number in scores.items():
         client.log_metric(run_id, f"test_{name}", number)
@@ -312,6 +385,12 @@ def starting_run(run: Run, weights: Path, scores: Mapping[str, float]) -> Run:
     client.set_tag(run_id, STARTING, identity)  # last: whoever finds it, finds it whole
     client.set_terminated(run_id)
     return client.get_run(run_id)
+
+
+def starting_parameters(run: Run) -> dict[str, str]:
+    """Return the parameters of the run of a checkpoint as it came, which ``run`` started from."""
+    imgsz, weights = run.data.params["imgsz"], run.data.tags["weights"]
+    return {"imgsz": imgsz, "model": weights, "epochs": "0"}
 
 
 def version_url(settings: Settings, version: ModelVersion) -> str:

@@ -17,7 +17,7 @@ from src.champion.registry import (
 from src.client import use_stack
 from src.datasets import sets
 from src.decision.filing import make_report
-from src.decision.gate import judge
+from src.decision.gate import check_export, judge
 from src.errors import run_command
 from src.settings import ROOT, Settings, load_settings
 
@@ -53,10 +53,11 @@ def _promote(settings: Settings, name: str, force: bool, reason: str) -> None:
     if force and not reason:
         raise RegistryError("FORCE=1 needs a reason: make promote RUN=… FORCE=1 REASON='…'")
     if is_outdated(run):  # the champion already: nothing to judge
-        version = promote(run, settings, reason or "the champion, as a model that anyone can load")
+        why = reason or "the champion, as a model that anyone can load"
+        version = promote(run, settings, why, force=force)
         print(f"{MODEL}: champion is version {version.version}, {version_url(settings, version)}")
         return
-    verdict = judge(run, force=force)
+    verdict = check_export(judge(run, force=force), run, settings)
     for row in verdict.rows:
         print(f"  {row.scores['mAP50']:.4f}  {row.name}, test split at {row.imgsz} px")
     for line in verdict.reasons:
@@ -65,7 +66,9 @@ def _promote(settings: Settings, name: str, force: bool, reason: str) -> None:
         print(verdict.headline)
         return
     why = reason or "; ".join(verdict.reasons)
-    version = promote(run, settings, f"forced: {why}" if not verdict.passed else why)
+    if not verdict.passed:
+        why = f"forced: {why}"
+    version = promote(run, settings, why, force=force)
     print(f"{MODEL}: champion is version {version.version}, {version_url(settings, version)}")
 
 

@@ -120,7 +120,7 @@ def _complete(grid: Grid, running: bool, force: bool, reason: str) -> str:
 def _decide(settings: Settings, grid: Grid, evidence: str, excuse: str) -> Path:
     """Judge, and file the report whole."""
     candidate = grid.candidate
-    verdict = gate.judge(candidate)
+    verdict = gate.check_export(gate.judge(candidate), candidate, settings)
     today = date.today()
     folder = _free(f"{today.isoformat()}-{grid.tag.removeprefix('grid-')}")
     draft = REPORTS / f".{folder.name}"

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 
-from src.champion.registry import ROLLED_BACK, RegistryError, champion, champion_weights, weights_of
+from src.champion.registry import (
+    ROLLED_BACK,
+    RegistryError,
+    arguments_of,
+    as_yaml,
+    champion,
+    champion_weights,
+    fidelity_of,
+    make_model,
+    starting_parameters,
+    weights_of,
+)
 from src.checkpoints import kept, load
 from src.datasets import FOLDER, DatasetError
 from src.datasets.versioning import require_current
 from src.decision.comparison import Comparison, compare
 from src.inputs import SCRATCH
+from src.settings import Settings
 from src.training import scoring
 from src.training.scoring import Detections, Labels, Metrics, Scored, ScoringError
 from src.training.tracking import EXPERIMENT, whereabouts
@@ -180,6 +192,39 @@ def judge(run: Run, *, force: bool = False) -> Verdict:
         [*verdict.reasons, *notes, *([] if verdict.passed else [_command(run)])],
         verdict.start_takes_over and reigning is None,
         champion=held,
+    )
+
+
+def check_export(verdict: Verdict, run: Run, settings: Settings) -> Verdict:
+    """Refuse what would be promoted where the model made of it has lost too much; give the figures.
+
+    Args:
+        verdict: What ``judge`` found.
+        run: The run that it judged.
+        settings: Of this checkout.
+    """
+    if not (verdict.passed or verdict.start_takes_over):
+        return verdict
+    imgsz, tags = int(run.data.params["imgsz"]), run.data.tags
+    with tempfile.TemporaryDirectory() as temporary:
+        if verdict.passed:
+            weights = weights_of(run.info.run_id, Path(temporary))
+            arguments = arguments_of(run)
+        else:
+            weights = kept(tags["weights_sha256"])
+            arguments = as_yaml(starting_parameters(run))
+        folder = make_model(weights, arguments, imgsz, settings)
+    found = fidelity_of(folder, tags["dataset_md5"])
+    said = f"{str(found)[:1].upper()}{str(found)[1:]}"
+    if not found.lost:
+        return replace(verdict, reasons=[*verdict.reasons, said])
+    command = [_command(run)] if verdict.passed else []
+    return replace(
+        verdict,
+        passed=False,
+        start_takes_over=False,
+        headline="Refused: the exported model is worse than its checkpoint.",
+        reasons=[*verdict.reasons, said, *command],
     )
 
 

@@ -95,19 +95,22 @@ def registry(
 
 
 @pytest.fixture
-def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Register a version without making the model of it, which takes weights that are some."""
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-    from src.champion import registry
-    from src.champion.model import FILES_TAG
+    from src.champion import model, registry
+    from src.decision import gate
 
-    def register(run: Run, settings: Settings) -> ModelVersion:
-        source, tags = f"{run.info.artifact_uri}/model", {FILES_TAG: "{}"}
+    def register(run: Run, settings: Settings, *, force: bool) -> ModelVersion:
+        source, tags = f"{run.info.artifact_uri}/model", {model.FILES_TAG: "{}"}
         return MlflowClient().create_model_version(
             registry.MODEL, source, run.info.run_id, tags=tags
         )
 
     monkeypatch.setattr(registry, "_register", register)
+    monkeypatch.setattr(model, "is_intact", lambda version: True)
+    monkeypatch.setattr(gate, "make_model", lambda *_: tmp_path)
+    monkeypatch.setattr(gate, "fidelity_of", lambda *_: registry.Fidelity(0.8, 0.8))

@@ -4,13 +4,16 @@ import contextlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from PIL import Image
 
@@ -19,9 +22,13 @@ from src.champion.build import build
 from src.champion.detector import Detector, Thresholds
 from src.champion.model import ModelError
 from src.champion.registry import MODEL, RegistryError, usable_champion
+from src.datasets import DatasetError
+from src.decision import gate
+from src.decision.gate import Verdict, check_export
 from src.settings import Settings
+from src.training.provenance import TRAINED
 from tests.unit import tiny_model
-from tests.unit.mlflow_runs import tracked_run
+from tests.unit.mlflow_runs import DATASET, tracked_run
 
 pytestmark = pytest.mark.usefixtures("registry")
 
@@ -112,22 +119,104 @@ def test_what_is_there_needs_no_store(version: ModelVersion, tmp_path: Path) -> 
     assert model.load(version, tmp_path / "cache").size == tiny_model.SIZE
 
 
-def test_an_export_that_scores_worse_is_not_registered(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = tracked_run("one")
-    monkeypatch.setattr(registry, "built", lambda *_: tiny_model.write(tmp_path / "made"))
-    data = tmp_path / "data"
-    (data / "images" / "test").mkdir(parents=True)
-    monkeypatch.setattr(registry, "FOLDER", data)
-    monkeypatch.setattr(registry, "workspace", lambda _: contextlib.nullcontext((data, data)))
-    monkeypatch.setattr(registry, "fidelity", lambda *_: (0.8, 0.797))
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
+    """Have models be tiny ones that score as told."""
+
+    def measure(checkpoint: float, exported: float) -> None:
+        monkeypatch.setattr(registry, "fidelity", lambda *_: (checkpoint, exported))
+
+    def require_current(md5: str) -> None:
+        if md5 != DATASET:
+            raise DatasetError(f"not the version {md5}: make data")
+
+    def build(
+        weights: Path, arguments: str, imgsz: int, classes: Sequence[str], folder: Path
+    ) -> None:
+        tiny_model.write(folder)
+        shutil.copy(weights, folder / "best.pt")
+
+    monkeypatch.setattr(registry, "build", build)
+    monkeypatch.setattr(registry, "models_folder", lambda _: tmp_path / "models")
+    monkeypatch.setattr(registry, "workspace", lambda _: contextlib.nullcontext((tmp_path,) * 2))
+    monkeypatch.setattr(registry, "configure_libraries", lambda: None)
+    monkeypatch.setattr(registry, "require_current", require_current)
+    return measure
+
+
+Measure = Callable[[float, float], None]
+
+
+def test_an_export_that_scores_worse_is_not_registered(settings: Settings, made: Measure) -> None:
+    made(0.8, 0.797)
     with pytest.raises(RegistryError, match=r"mAP50 0\.7970 .* checkpoint 0\.8000"):
-        registry.promote(run, settings, "better")
+        registry.promote(tracked_run("one"), settings, "better")
     assert registry.champion() is None
-    monkeypatch.setattr(registry, "fidelity", lambda *_: (0.8, 0.7985))
-    held = registry.promote(run, settings, "better")
+    made(0.8, 0.7985)
+    held = registry.promote(tracked_run("two", "0.6"), settings, "better")
     assert MlflowClient().get_model_version(MODEL, held.version).tags["mAP50_onnx"] == "0.7985"
+
+
+def test_force_registers_it_with_the_figures(settings: Settings, made: Measure) -> None:
+    made(0.8, 0.7)
+    held = registry.promote(tracked_run("one"), settings, "forced: mine", force=True)
+    tags = MlflowClient().get_model_version(MODEL, held.version).tags
+    assert (tags["mAP50_pt"], tags["mAP50_onnx"]) == ("0.8000", "0.7000")
+
+
+def test_what_cannot_be_compared_is_not_registered(settings: Settings, made: Measure) -> None:
+    run = tracked_run("one", dataset_md5="other.dir")
+    with pytest.raises(RegistryError, match=r"can't be compared .* make data"):
+        registry.promote(run, settings, "better")
+    registry.promote(run, settings, "forced: mine", force=True)
+    assert registry.champion() is not None
+
+
+def test_the_gate_refuses_an_export_that_scores_worse(settings: Settings, made: Measure) -> None:
+    made(0.8, 0.797)
+    passed = Verdict(True, "Promoted to champion.", reasons=["Better"])
+    verdict = check_export(passed, tracked_run("one"), settings)
+    assert not verdict.passed
+    assert "Refused" in verdict.headline
+    assert any("mAP50 0.7970" in line for line in verdict.reasons)
+    assert any("FORCE=1" in line for line in verdict.reasons)
+    made(0.8, 0.799)
+    verdict = check_export(passed, tracked_run("two", "0.6"), settings)
+    assert verdict.passed
+    assert any("mAP50 0.7990" in line for line in verdict.reasons)
+    refused = Verdict(False, "Refused")
+    assert check_export(refused, tracked_run("three"), settings) is refused
+
+
+def test_a_starting_checkpoint_is_checked_before_it_takes_over(
+    settings: Settings, made: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "start.pt").write_text("start")
+    monkeypatch.setattr(gate, "kept", lambda digest: tmp_path / f"{digest}.pt")
+    made(0.8, 0.7)
+    verdict = check_export(
+        Verdict(False, "It becomes champion", start_takes_over=True),
+        tracked_run("one", weights_sha256="start"),
+        settings,
+    )
+    assert not verdict.start_takes_over
+    assert any("mAP50 0.7000" in line for line in verdict.reasons)
+
+
+def test_a_champion_changed_in_the_store_is_registered_anew(
+    settings: Settings, made: Measure, tmp_path: Path
+) -> None:
+    made(0.8, 0.8)
+    run = tracked_run("one")
+    first = registry.promote(run, settings, "better")
+    assert registry.promote(run, settings, "again").version == first.version
+    (stored,) = (tmp_path / "artifacts").glob("models/m-*/artifacts")
+    (stored / "artifacts" / "model.onnx").write_bytes(b"other")
+    with pytest.raises(ModelError, match=f"make promote RUN={run.info.run_id} FORCE=1"):
+        usable_champion(settings)
+    second = registry.promote(run, settings, "forced: changed", force=True)
+    assert second.version != first.version
+    assert usable_champion(settings).version.version == second.version
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +237,12 @@ def test_the_export_counts_the_data_sets_classes(exported: Path) -> None:
     detector = Detector.load(exported / "model")
     assert detector.names == {1: "person"}
     assert detector.size == 64
-    with pytest.raises(ModelError, match="know none of the data set's classes: unicorn"):
-        build(exported / "scratch.pt", "", 64, ["unicorn"], exported)
+
+
+def test_what_knows_none_of_the_classes_keeps_its_own(exported: Path, tmp_path: Path) -> None:
+    """It can be promoted with FORCE=1."""
+    build(exported / "scratch.pt", "", 64, ["unicorn"], tmp_path)
+    assert Detector.load(tmp_path).names == {0: "dog", 1: "Person"}
 
 
 def test_the_export_gives_the_checkpoints_boxes(exported: Path) -> None:
@@ -168,25 +261,44 @@ def test_the_export_gives_the_checkpoints_boxes(exported: Path) -> None:
     np.testing.assert_allclose(found.confidences, theirs.boxes.conf.numpy(), atol=0.01)
 
 
-def test_predict_uses_what_an_earlier_release_registered(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = tracked_run("one", imgsz=64)
+def earlier(run: Run, **tags: str) -> ModelVersion:
+    """Make a run's bare checkpoint the champion, as an earlier release did."""
     client = MlflowClient()
     client.create_registered_model(MODEL)
-    bare = client.create_model_version(MODEL, f"{run.info.artifact_uri}/weights", run.info.run_id)
-    client.set_registered_model_alias(MODEL, "champion", bare.version)
-    monkeypatch.setattr(registry, "models_folder", lambda _: tmp_path / "models")
-    asked: list[tuple[str, int]] = []
+    source = f"{run.info.artifact_uri}/weights"
+    version = client.create_model_version(MODEL, source, run.info.run_id, tags=tags)
+    client.set_registered_model_alias(MODEL, "champion", version.version)
+    return version
 
-    def build(weights: Path, arguments: str, imgsz: int, classes: object, folder: Path) -> None:
-        asked.append((weights.read_text(), imgsz))
-        tiny_model.write(folder)
 
-    monkeypatch.setattr(registry, "build", build)
-    for _ in range(2):
-        assert usable_champion(settings).folder == tmp_path / "models" / f"run-{run.info.run_id}"
-    assert asked == [("0.5", 64)]
+def test_predict_uses_what_an_earlier_release_registered(
+    settings: Settings, made: Measure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tracked_run("one", imgsz=64)
+    earlier(run, trained_weights_sha256=run.data.tags[TRAINED])
+    folder = usable_champion(settings).folder
+    assert (folder / "best.pt").read_text() == "0.5"
+    shutil.rmtree(Path(run.info.artifact_uri.removeprefix("file://")) / "weights")
+    assert usable_champion(settings).folder == folder
+    assert "kept no hash" not in capsys.readouterr().err
+
+
+def test_weights_without_a_hash_are_used_and_said(
+    settings: Settings, made: Measure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tracked_run("one")
+    MlflowClient().delete_tag(run.info.run_id, TRAINED)
+    earlier(run)
+    assert (usable_champion(settings).folder / "best.pt").read_text() == "0.5"
+    assert "kept no hash of its weights" in capsys.readouterr().err
+
+
+def test_a_hash_taken_away_does_not_free_the_weights(settings: Settings, made: Measure) -> None:
+    run = tracked_run("one")
+    earlier(run, trained_weights_sha256=run.data.tags[TRAINED])
+    MlflowClient().delete_tag(run.info.run_id, TRAINED)
+    with pytest.raises(RegistryError, match="somebody has taken it away"):
+        usable_champion(settings)
 
 
 def test_signature_and_table_agree() -> None:
