@@ -78,7 +78,7 @@ ray-stop: ## Stop this machine's Ray node
 	@scripts/stop-ray-node.sh
 
 ##@ Development
-.PHONY: test test-docker test-own-data test-statistics lint audit lock
+.PHONY: test test-docker test-own-data test-serve test-statistics lint audit lock
 test: setup ## Unit, shell and end-to-end tests (ONLY=unit, shell or e2e); no engine needed
 	@scripts/run-tests.sh unit shell e2e
 test-docker: setup ## The same end-to-end tests on Docker
@@ -87,6 +87,8 @@ test-statistics: setup ## Thousands of simulated decisions: how often the gate e
 	@scripts/run-tests.sh statistics
 test-own-data: setup ## Data sets of one's own, end to end (minutes; MODE=docker too)
 	@scripts/run-tests.sh own_data
+test-serve: setup ## The champion's service under 10,000 requests, and its speed (minutes; MODE=docker too)
+	@scripts/run-tests.sh serve
 lint: setup ## ruff, mypy, shellcheck, shfmt
 	@scripts/run-linters.sh
 audit: setup ## Look up known vulnerabilities of the locked packages

@@ -70,7 +70,8 @@ PROGRAM
   done
 }
 
-native_hash() { cat "$NATIVE_STATE/settings/$1.env" src/services/launcher.py | git hash-object --stdin; }
+# shellcheck disable=SC2046 # one word for each file
+native_hash() { cat "$NATIVE_STATE/settings/$1.env" src/services/launcher.py $(about CODE "$1") | git hash-object --stdin; }
 
 native_ctl() { "$PYTHON_BIN" -m supervisor.supervisorctl -c "$NATIVE_CONF" "$@"; }
 

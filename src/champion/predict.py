@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from src.champion.detector import Detections, Detector, PictureError, Thresholds, decode
-from src.champion.registry import Usable, usable_champion
 from src.client import use_stack
 from src.datasets import sets
 from src.errors import UserError, file_fault, run_command
@@ -35,6 +34,8 @@ from src.settings import ROOT, Settings, load_settings
 
 if TYPE_CHECKING:
     import cv2
+
+    from src.champion.registry import Usable
 
 PREDICTIONS = ROOT / "predictions"
 TEMPLATES = ROOT / "reports" / "templates"
@@ -271,6 +272,8 @@ def predict(source: str, settings: Settings) -> Path:
         PredictError: When nothing at ``source`` can be read.
         UserError: When there is no champion, or it can't be used.
     """
+    from src.champion.registry import usable_champion  # after use_stack: see there
+
     base, files = find(source)
     usable = usable_champion(settings)
     detector = Detector.load(usable.folder, threads=1 if len(files) > 1 else 0)

@@ -190,8 +190,8 @@ def _weights(run: Run, version: ModelVersion | None, folder: Path) -> Path:
     if version is None or TRAINED in version.tags:
         return weights_of(run.info.run_id, folder)  # which refuses it
     print(
-        f"{run.info.run_name} was tracked by an earlier release, which kept no hash of its weights: "
-        "they are taken as they are",
+        f"{run.info.run_name} was tracked by an earlier release, which kept no hash of its "
+        "weights: they are taken as they are",
         file=sys.stderr,
     )
     return Path(

@@ -54,6 +54,7 @@ class Service:
     more_ports: Mapping[Backend, tuple[str, ...]] = field(default_factory=dict)
     page: Mapping[Backend, str] = field(default_factory=dict)  # in a browser; {PORT_SETTING} holds
     starts: bool = True  # by `make up`; else only when asked for
+    code: tuple[str, ...] = ()  # of this checkout, beside the launcher's: what it runs
 
     def url(self, settings: Settings) -> str:
         """Return the address that clients use, for people where it is not reachable."""
@@ -65,6 +66,8 @@ class Service:
             return ()
         return (*filter(None, [self.port]), *self.more_ports.get(backend, ()))
 
+
+CHAMPION = ("detector.py", "model.py", "page.html", "server.py")
 
 SERVICES = (
     Service(
@@ -151,6 +154,7 @@ SERVICES = (
         check=Check("/ping"),
         sign_in=SignIn("", "SERVE_API_KEY", on_loopback=False),
         starts=False,
+        code=tuple(f"src/champion/{name}" for name in CHAMPION),
     ),
 )
 
@@ -182,6 +186,7 @@ def shell_lines(settings: Settings) -> Iterator[str]:
         yield f"LABEL_{name}={service.label}"
         yield f"URL_{name}={service.url(settings)}"
         yield listed(f"SETTINGS_{name}", list(service.settings))
+        yield listed(f"CODE_{name}", list(service.code))
         for backend, page in service.page.items():
             yield f"PAGE_{backend}_{name}={page.format_map(values | {'HOST': settings.host})}"
         asked = service.sign_in

@@ -42,7 +42,7 @@ configured() {
 
 @test "no secret stands in supervisor's configuration" {
   configured
-  [ "$(grep -c ^command= conf)" = 3 ]
+  [ "$(grep -c ^command= conf)" = 4 ]
   while IFS= read -r secret; do
     ! grep -F "$secret" conf || fail "a secret is in supervisor's configuration"
   done < <(secrets)
@@ -68,7 +68,7 @@ configured() {
   grep -qx BIND_ADDRESS=192.168.1.20 .stack/native/settings/object-store.env
 }
 
-@test "supervisor starts a server again when its settings or the launcher have changed, and no other" {
+@test "supervisor starts a server again when its settings, the launcher or its own code have changed, and no other" {
   configured
   zenml=$(as_supervisor_reads conf zenml SERVICE_HASH)
   mlflow=$(as_supervisor_reads conf mlflow SERVICE_HASH)
@@ -78,6 +78,17 @@ configured() {
   echo '# changed' >>src/services/launcher.py
   configured
   [ "$(as_supervisor_reads conf mlflow SERVICE_HASH)" != "$mlflow" ]
+  mlflow=$(as_supervisor_reads conf mlflow SERVICE_HASH) detector=$(as_supervisor_reads conf detector SERVICE_HASH)
+  echo '# changed' >>src/champion/server.py
+  configured
+  [ "$(as_supervisor_reads conf detector SERVICE_HASH)" != "$detector" ]
+  [ "$(as_supervisor_reads conf mlflow SERVICE_HASH)" = "$mlflow" ]
+}
+
+@test "supervisor is told to leave alone what starts only when asked for" {
+  configured
+  [ "$(sed -n '/^\[program:detector\]/,/^$/p' conf | grep ^autostart=)" = autostart=false ]
+  [ "$(sed -n '/^\[program:mlflow\]/,/^$/p' conf | grep ^autostart=)" = autostart=true ]
 }
 
 @test "supervisor understands a path with spaces and percent signs" {
@@ -117,7 +128,7 @@ configured() {
 
 @test "services that do not run are stopped" {
   run -0 native backend_states
-  [ "$output" = $'object-store\tstopped\t-\nmlflow\tstopped\t-\nzenml\tstopped\t-' ]
+  [ "$output" = $'object-store\tstopped\t-\nmlflow\tstopped\t-\nzenml\tstopped\t-\ndetector\tstopped\t-' ]
 }
 
 @test "a taken port is named with its holder and the remedy, and nothing starts" {
