@@ -8,7 +8,12 @@ import pytest
 from src.settings import ROOT
 
 PAGE = (ROOT / "docs" / "security.md").read_text()
-SHORT = {"R": "tests/e2e/test_refusals.py", "C": "tests/e2e/test_cluster.py"}
+SHORT = {
+    "R": "tests/e2e/test_refusals.py",
+    "C": "tests/e2e/test_cluster.py",
+    "S": "tests/e2e/test_champion.py",
+    "V": "tests/unit/test_server.py",
+}
 
 
 def defined(file: str) -> set[str]:
