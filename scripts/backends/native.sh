@@ -121,8 +121,11 @@ native_update() {
 }
 
 backend_start() {
-  if native_states | grep -q "^$1 *RUNNING"; then return; fi
-  native_ctl start "$1" >&2 || report_failures || die "$1 could not be started: see make logs SERVICE=$1"
+  local said
+  said=$(native_ctl start "$1") && return
+  case $said in *'already started'*) return ;; esac
+  if report_failures; then exit 1; fi
+  die "$1 could not be started ($said): see make logs SERVICE=$1"
 }
 
 backend_stop() { native_ctl stop "$1" >/dev/null; }
