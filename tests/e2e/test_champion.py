@@ -1,7 +1,7 @@
 """The champion in use: loaded elsewhere, predicting, served, swapped, exported.
 
-On both backends by the same code; each test builds on those above it. ``make test-serve`` runs the
-long forms: ten thousand requests, and the race against Ultralytics' own prediction.
+Each test builds on those above it. ``make test-serve`` runs the long forms, ten thousand requests
+and the race against Ultralytics' own prediction; with ``MODE=docker`` the same runs on Docker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,29 @@ def train(checkout: Checkout, imgsz: int) -> str:
     return run
 
 
+AS_IT_CAME = """
+import json
+from mlflow import MlflowClient
+from src.champion.registry import starting_run
+from src.checkpoints import kept
+run = MlflowClient().get_run(RUN)
+print(json.dumps(starting_run(run, kept(run.data.tags["weights_sha256"]), {}).info.run_id))
+"""
+
+
+def runs_of(checkout: Checkout) -> Iterator[str]:
+    """Yield the ids of two runs: the checkpoint as it came (or a second training), a training."""
+    trained = train(checkout, FIRST)
+    if SHARED.is_dir():
+        yield str(checkout.python(AS_IT_CAME.replace("RUN", repr(trained))))
+    else:
+        yield train(checkout, SECOND)
+    yield trained
+
+
 def test_promotion_registers_a_model_with_its_hashes(checkout: Checkout) -> None:
-    for imgsz in (SECOND, FIRST):
-        printed = checkout.make("promote", f"RUN={train(checkout, imgsz)}", *FORCE)
+    for run in runs_of(checkout):
+        printed = checkout.make("promote", f"RUN={run}", *FORCE)
         assert "champion is version" in printed
         tags = pairs(version_of(checkout)["tags"])
         assert abs(float(tags["mAP50_pt"]) - float(tags["mAP50_onnx"])) <= 0.002
@@ -167,9 +187,9 @@ def bare(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "requirements.txt").write_text(str(needed))
     names = [line.partition("==")[0] for line in str(needed).split()]
     assert names == ["mlflow-skinny", "pandas", "onnxruntime", "numpy", "pillow"]
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     python = folder / "venv" / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-qq", "--no-compile"]
     lock = ["-c", checkout.root / "requirements.txt"]
     subprocess.run([*pip, "-r", folder / "requirements.txt", *lock], check=True)
     return python
@@ -390,7 +410,7 @@ def test_promote_and_rollback_are_in_effect_within_five_seconds(checkout: Checko
 
 def test_champions_change_under_load(checkout: Checkout, odd: list[Path]) -> None:
     """Eight clients; every answer names the version that made it, and none fails."""
-    requests_wanted, changes = (10_000, 20) if LONG else (1_000, 4)
+    requests_wanted, changes = (10_000, 20) if LONG else (1_000, 10)
     split = [file.read_bytes() for file in odd[:10]]
     expected = {}
     for _ in range(2):
@@ -400,17 +420,21 @@ def test_champions_change_under_load(checkout: Checkout, odd: list[Path]) -> Non
         until(lambda before=version: served(checkout) != before, 10)
     assert expected[min(expected)] != expected[max(expected)]
     ended, changed = threading.Event(), 0
-    runs = [version_of(checkout)["run_id"], version_of(checkout, "previous")["run_id"]]
+    first, second = version_of(checkout), version_of(checkout, "previous")
     memory: list[tuple[float, float]] = []  # seconds, bytes
     started = time.monotonic()
 
     def change() -> None:
         nonlocal changed
         while changed < changes:
-            if changed % 2:
-                checkout.make("promote", f"RUN={runs[0]}", *FORCE)
+            wanted = first if changed % 2 else second
+            if not LONG:  # the commands take long when the service has both cores
+                point(checkout, wanted["version"])
+            elif changed % 2:
+                checkout.make("promote", f"RUN={wanted['run_id']}", *FORCE)
             else:
                 checkout.make("rollback")
+            until(lambda wanted=wanted: served(checkout) == wanted["version"], 5)
             changed += 1
         ended.set()
 
@@ -535,11 +559,12 @@ def test_a_file_replaced_in_the_store_is_never_used(
     before, other = version_of(checkout), version_of(checkout, "previous")
     made = MLflow(checkout).post(
         "model-versions/create",
-        **{name: other[name] for name in ("name", "source", "run_id", "tags", "model_id")},
+        **{name: other[name] for name in ("name", "source", "run_id", "tags")},
+        model_id=other["source"].rpartition("/")[2],
     )["model_version"]["version"]  # which nobody has fetched yet
     store = Store(checkout, "root")
     bucket = checkout.settings["MLFLOW_BUCKET"]
-    ends = f"{other['model_id']}/artifacts/{file}"
+    ends = f"{other['source'].rpartition('/')[2]}/artifacts/{file}"
     (key,) = [key for key in store.keys(bucket) if key.endswith(ends)]
     good = store.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     marker = tmp_path / "executed"
@@ -550,8 +575,9 @@ def test_a_file_replaced_in_the_store_is_never_used(
         assert served(checkout) == before["version"]
         assert ask(checkout, odd[0]).status_code == 200
         refusal = f"is not what was registered: {file} (SHA-256)"
-        assert refusal in checkout.make("predict", f"SOURCE={odd[0]}", expect=2)
         assert refusal in checkout.make("logs", "SERVICE=detector", "LINES=2")
+        if LONG or file.endswith(".onnx"):
+            assert refusal in checkout.make("predict", f"SOURCE={odd[0]}", expect=2)
         assert not marker.exists()
         store.s3.put_object(Bucket=bucket, Key=key, Body=good)
         until(lambda: served(checkout) == made, 10)
@@ -656,7 +682,7 @@ def test_it_answers_while_mlflow_is_down(checkout: Checkout, odd: list[Path]) ->
 
 
 def test_export_writes_a_file_with_its_card_and_sums(checkout: Checkout) -> None:
-    for form in ("onnx", "torchscript"):
+    for form in ("onnx", "torchscript") if LONG else ("onnx",):
         printed = checkout.make("export", f"FORMAT={form}")
         folder = checkout.root / printed.split("export: ")[1].split("\n")[0]
         sums = (folder / "SHA256SUMS").read_text().splitlines()

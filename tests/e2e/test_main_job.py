@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from tests.e2e.conftest import Checkout, copy_checkout
 from tests.e2e.servers import EXPERIMENT, MLflow, Store, ZenML, pairs
@@ -239,6 +241,19 @@ def test_the_report_and_the_champion_get_their_files_from_mlflow(checkout: Check
     shutil.rmtree(report.parent)
     (checkout.root / "reports" / "index.html").unlink()
     shutil.rmtree(checkout.root / "predictions")
+
+
+def test_the_champion_is_served(checkout: Checkout) -> None:
+    """Small: ``test_champion.py`` has the rest."""
+    checkout.make("serve")
+    url = f"http://localhost:{checkout.variables['SERVE_PORT']}"
+    picture = next((checkout.root / "data/tiny_person/images/test").iterdir())
+    reply = requests.post(f"{url}/predict", files={"picture": picture.read_bytes()}, timeout=30)
+    assert reply.status_code == 200
+    assert reply.headers["X-Model-Version"] == "1"
+    assert re.search(r"(?m)^detector +running +healthy", checkout.make("status"))
+    checkout.make("stop-serve")
+    assert "detector" not in checkout.make("status")
 
 
 def test_a_second_clone_pulls_the_same_bytes(checkout: Checkout) -> None:
