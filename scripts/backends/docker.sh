@@ -150,23 +150,27 @@ backend_up() {
   docker_applied secrets "$secrets" || changed=(--force-recreate)
   say "starting the services"
   docker_start ${changed[@]+"${changed[@]}"}
+  for name in $(docker_inspect | awk '$2 == "running" { print $1 }'); do
+    if is_optional "$name"; then backend_start "$name" ${changed[@]+"${changed[@]}"}; fi
+  done
   echo "$secrets" >"$DOCKER_STATE/applied/secrets"
   echo "$all" >"$DOCKER_STATE/applied/all"
   [ -z "$rebuilt" ] || docker_remove_old_images
 }
 
-# What does not start by itself has a profile of its name.
+# What does not start by itself has a profile of its name. More arguments are for `docker compose up`.
 backend_start() {
-  local build
+  local build service=$1
+  shift
   write_docker_secrets
   build=$(docker_build_hash)
-  if ! docker_applied "build-$1" "$build"; then
+  if ! docker_applied "build-$service" "$build"; then
     docker_ensure_image PYTHON_IMAGE
-    say "building the image of $1 (a minute the first time)"
-    COMPOSE_PROFILES=$1 docker_logged build "$1"
-    echo "$build" >"$DOCKER_STATE/applied/build-$1"
+    say "building the image of $service (a minute the first time)"
+    COMPOSE_PROFILES=$service docker_logged build "$service"
+    echo "$build" >"$DOCKER_STATE/applied/build-$service"
   fi
-  COMPOSE_PROFILES=$1 docker_logged up --detach --no-deps "$1"
+  COMPOSE_PROFILES=$service docker_logged up --detach --no-deps "$@" "$service"
 }
 
 backend_stop() { COMPOSE_PROFILES=$1 docker_logged rm --stop --force "$1"; }
