@@ -76,7 +76,8 @@ main() {
   [ "${FORCE:-}" = 1 ] || confirm
   [ ! -d "$STATE/ray" ] || "$ROOT/scripts/stop-ray-node.sh"
   load_settings
-  take_lock
+  take_lock stack "make clean" --now
+  take_lock services "make clean"
   for backend in "$ROOT"/scripts/backends/*.sh; do
     backend=$(basename "$backend" .sh)
     [ -d "$STATE/$backend" ] || continue

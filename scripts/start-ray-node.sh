@@ -45,7 +45,7 @@ start_worker() {
 
 main() {
   load_settings
-  take_lock
+  take_lock services "make ray-$1"
   if ray_running; then
     say "Ray node: runs already (make ray-stop ends it)"
     return

@@ -14,22 +14,47 @@ forget_backend_unless_running() {
   [ "$status" = 0 ] || backend_states | grep -qv "$(printf '\tstopped\t')" || rm -f "$STATE/backend"
 }
 
-main() {
+show_addresses() {
   local service
+  for service in $SHOWN; do printf '%-14s%s\n' "$(about LABEL "$service")" "$(about URL "$service")"; done
+}
+
+main() {
+  local silent=''
+  umask 077
   load_settings
-  take_lock
   choose_backend
+  if [ -f "$STATE/backend" ] && backend_settled && services_healthy; then
+    show_addresses
+    return
+  fi
+  ensure_private_folder "$STATE"
+  take_lock services "make up"
+  choose_backend # another one may have started them meanwhile
   backend_check || exit 1
-  [ -f "$STATE/backend" ] || say "backend: $BACKEND ($BACKEND_REASON)"
-  # A first start that fails binds nobody to this backend.
-  [ -f "$STATE/backend" ] || trap forget_backend_unless_running EXIT
+  if [ -f "$STATE/backend" ]; then
+    silent=$(running_but_silent)
+  else
+    say "backend: $BACKEND ($BACKEND_REASON)"
+    # A first start that fails binds nobody to this backend.
+    trap forget_backend_unless_running EXIT
+  fi
   ensure_private_folder "$BACKEND_STATE"
-  echo "$BACKEND" >"$STATE/backend"
+  echo "$BACKEND" | ensure_file "$STATE/backend" 600
   # What the servers are given at their first start: to change a password later takes the old one.
   [ -f "$BACKEND_STATE/applied.env" ] || "$PYTHON_BIN" -m src.bootstrap.applied || exit 1
   backend_up
-  wait_until_healthy
-  for service in $SHOWN; do printf '%-14s%s\n' "$(about LABEL "$service")" "$(about URL "$service")"; done
+  # shellcheck disable=SC2086 # one word for each
+  wait_until_healthy $silent
+  show_addresses
+}
+
+running_but_silent() {
+  local service state running=()
+  while IFS=$'\t' read -r service state _; do
+    if [ "$state" = running ] && [ -n "$(about URL "$service")" ] && ! is_optional "$service"; then running+=("$service"); fi
+  done < <(backend_states)
+  [ ${#running[@]} = 0 ] || unhealthy "${running[@]}"
 }
 
 main "$@"

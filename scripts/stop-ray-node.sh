@@ -10,7 +10,7 @@ main() {
     say "Ray node: not running"
     return
   fi
-  take_lock
+  take_lock services "make ray-stop"
   "$PYTHON_BIN" -m src.services.processes end-ray-node
   rm -rf "$(ray_folder)" "$STATE/ray"
   say "Ray node: stopped"

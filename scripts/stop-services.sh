@@ -8,7 +8,8 @@ set -Eeuo pipefail
 main() {
   [ -f "$STATE/backend" ] || { say "services: not running" && return; }
   load_settings
-  take_lock
+  take_lock stack "make down" --now
+  take_lock services "make down"
   MODE=auto
   choose_backend
   backend_down

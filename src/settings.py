@@ -8,6 +8,7 @@ one parser and one set of rules.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import ipaddress
 import os
 import re
@@ -145,6 +146,11 @@ class Settings(BaseModel):
     def loopback(self) -> bool:
         """Whether only this machine can reach the services."""
         return ipaddress.ip_address(self.bind_address).is_loopback
+
+    @property
+    def checkout(self) -> str:
+        """What this checkout's servers prove themselves by: made of its path, no secret."""
+        return hashlib.sha256(str(ROOT).encode()).hexdigest()[:32]
 
     @property
     def host(self) -> str:

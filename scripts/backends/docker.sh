@@ -116,7 +116,7 @@ docker_failed() {
 docker_start() {
   local pid
   docker_compose config --quiet || die "compose/compose.yaml can't be read: see above"
-  "${DOCKER_COMPOSE[@]}" up --detach --remove-orphans "$@" >"$DOCKER_STATE/logs/up.log" 2>&1 &
+  without_locks "${DOCKER_COMPOSE[@]}" up --detach --remove-orphans "$@" >"$DOCKER_STATE/logs/up.log" 2>&1 &
   pid=$!
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.5
@@ -128,33 +128,56 @@ docker_start() {
   wait "$pid" || docker_failed up
 }
 
+# Set build, secrets and all: hashes of what the images and the containers are to be made of.
+docker_wanted() {
+  build=$(docker_build_hash)
+  secrets=$(for service in $LAUNCHED; do service_settings "$service"; done | cat - <(docker_own_secrets) | docker_hash)
+  all=$({ echo "$build $secrets" && docker_description; } | docker_hash)
+}
+
+# Those that no launcher is given.
+docker_own_secrets() { printf '%s\n' "$MYSQL_ROOT_PASSWORD" "$MINIO_ROOT_PASSWORD" && mysql_users; }
+
+backend_settled() {
+  local build secrets all
+  docker_wanted
+  docker_applied all "$all" && docker_all_up
+}
+
 backend_up() {
-  local build secrets all name changed=() rebuilt=''
+  local build secrets all name changed=() rebuilt='' busy=''
   ensure_private_folder "$DOCKER_STATE/applied"
   ensure_private_folder "$DOCKER_STATE/logs"
-  write_docker_secrets
-  build=$(docker_build_hash)
-  secrets=$(cat "$DOCKER_STATE"/secrets/* | docker_hash)
-  all=$({ echo "$build $secrets" && docker_description; } | docker_hash)
-  if docker_applied all "$all" && docker_all_up; then return; fi
+  docker_wanted
+  if docker_applied all "$all"; then
+    if docker_all_up; then return; fi
+  elif [ -n "$(docker_inspect)" ] && ! try_lock stack "make up" --now; then
+    busy=yes
+  fi
   docker_check_ports
+  docker_remove_broken
+  say "starting the services"
+  if [ -n "$busy" ]; then
+    docker_start --no-recreate
+    die "what has changed (settings, code or images) waits: the services that run were left as they are"
+  fi
+  write_docker_secrets
   for name in $IMAGES; do docker_ensure_image "$name"; done
   if ! docker_applied build "$build"; then
     docker_ensure_image PYTHON_IMAGE
     say "building the images of MLflow and ZenML (some minutes the first time)"
     docker_logged build
-    echo "$build" >"$DOCKER_STATE/applied/build"
+    echo "$build" | ensure_file "$DOCKER_STATE/applied/build" 600
     rebuilt=yes
   fi
   # Compose doesn't notice that a mounted file has changed.
   docker_applied secrets "$secrets" || changed=(--force-recreate)
-  say "starting the services"
   docker_start ${changed[@]+"${changed[@]}"}
   for name in $(docker_inspect | awk '$2 == "running" { print $1 }'); do
     if is_optional "$name"; then backend_start "$name" ${changed[@]+"${changed[@]}"}; fi
   done
-  echo "$secrets" >"$DOCKER_STATE/applied/secrets"
-  echo "$all" >"$DOCKER_STATE/applied/all"
+  echo "$secrets" | ensure_file "$DOCKER_STATE/applied/secrets" 600
+  echo "$all" | ensure_file "$DOCKER_STATE/applied/all" 600
   [ -z "$rebuilt" ] || docker_remove_old_images
 }
 
@@ -168,12 +191,23 @@ backend_start() {
     docker_ensure_image PYTHON_IMAGE
     say "building the image of $service (a minute the first time)"
     COMPOSE_PROFILES=$service docker_logged build "$service"
-    echo "$build" >"$DOCKER_STATE/applied/build-$service"
+    echo "$build" | ensure_file "$DOCKER_STATE/applied/build-$service" 600
   fi
   COMPOSE_PROFILES=$service docker_logged up --detach --no-deps "$@" "$service"
 }
 
 backend_stop() { COMPOSE_PROFILES=$1 docker_logged rm --stop --force "$1"; }
+
+# Containers that ended, hang, are paused, unhealthy or half made are made again, so that what
+# became of them earlier is not taken for a failure of this start; they keep nothing.
+docker_remove_broken() {
+  local broken
+  broken=$(docker_inspect | awk '$2 != "running" || $3 == "unhealthy" { print $1 }')
+  # shellcheck disable=SC2086 # one word for each
+  [ -z "$broken" ] || COMPOSE_PROFILES='*' docker_logged rm --stop --force $broken
+}
+
+backend_restart() { docker_logged restart "$1"; }
 
 # Images of this project that a newer build has taken the name from.
 docker_remove_old_images() {

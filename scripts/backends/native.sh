@@ -27,10 +27,12 @@ native_socket() {
 }
 
 # Everything runs in ROOT with relative paths, so that a path with spaces or % needs no quoting. The
-# hash makes supervisor start a service again whose settings or launcher have changed.
+# hash makes supervisor start a service again whose settings, launcher or lock have changed; the
+# first line tells whether supervisor itself runs from this very virtual environment.
 native_config() {
   local service
   cat <<CONF
+; $VENV $(cat "$VENV/.created" 2>/dev/null)
 [unix_http_server]
 file=$(native_socket)
 chmod=0600
@@ -71,44 +73,104 @@ PROGRAM
 }
 
 # shellcheck disable=SC2046 # one word for each file
-native_hash() { cat "$NATIVE_STATE/settings/$1.env" src/services/launcher.py $(about CODE "$1") | git hash-object --stdin; }
+native_hash() {
+  { service_settings "$1" && cat src/services/launcher.py $(about CODE "$1") "$VENV/.installed-requirements.txt"; } |
+    git hash-object --stdin
+}
 
-native_ctl() { "$PYTHON_BIN" -m supervisor.supervisorctl -c "$NATIVE_CONF" "$@"; }
+# With a limit, since a supervisor that was stopped never answers; a service has 20 s to end.
+native_ctl() {
+  "$PYTHON_BIN" -c 'import socket, sys
+from supervisor.supervisorctl import main
+socket.setdefaulttimeout(5 if sys.argv[3:] == ["pid"] else 60)
+main()' -c "$NATIVE_CONF" "$@"
+}
 
 # Only this checkout's own: a copy of a checkout brings along the other's configuration.
-native_running() {
-  grep -qxF "file=$(native_socket)" "$NATIVE_CONF" 2>/dev/null && native_ctl pid >/dev/null 2>&1
+native_running() { native_is_ours && native_ctl pid >/dev/null 2>&1; }
+native_is_ours() { grep -qxF "file=$(native_socket)" "$NATIVE_CONF" 2>/dev/null; }
+
+native_check_ports() {
+  local taken
+  # shellcheck disable=SC2086 # their names, one word each
+  taken=$("$PYTHON_BIN" -m src.services.processes ports $PORTS) || die "$taken"
 }
 
 native_start_supervisor() {
-  local taken
   "$PYTHON_BIN" -m src.services.processes end
-  # shellcheck disable=SC2086 # their names, one word each
-  taken=$("$PYTHON_BIN" -m src.services.processes ports $PORTS) || die "$taken"
+  native_check_ports
   # A clean environment: programs inherit supervisord's own.
-  (umask 077 && exec env -i PATH="$VENV/bin:/usr/bin:/bin:/usr/sbin:/sbin" HOME="$NATIVE_STATE" \
+  (umask 077 && without_locks exec env -i PATH="$VENV/bin:/usr/bin:/bin:/usr/sbin:/sbin" HOME="$NATIVE_STATE" \
     TMPDIR="$NATIVE_STATE/tmp" LANG="${LANG:-C.UTF-8}" PYTHONUNBUFFERED=1 ZENML_CV_YOLO_CHECKOUT="$ROOT" \
     ZENML_ANALYTICS_OPT_IN=false MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true \
     AWS_EC2_METADATA_DISABLED=true AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
-    ZENML_LOGGING_COLORS_DISABLED=true MALLOC_ARENA_MAX=2 "$PYTHON_BIN" -m supervisor.supervisord -c "$NATIVE_CONF" 9<&-)
+    ZENML_LOGGING_COLORS_DISABLED=true MALLOC_ARENA_MAX=2 "$PYTHON_BIN" -m supervisor.supervisord -c "$NATIVE_CONF")
+}
+
+backend_settled() {
+  local said service
+  native_is_ours && native_config | cmp -s - "$NATIVE_CONF" || return 1
+  said=$(native_states)
+  for service in $STARTED; do grep -q "^$service  *RUNNING " <<<"$said" || return 1; done
 }
 
 backend_up() {
-  local folder changed=''
+  local folder wanted busy=''
   for folder in logs tmp settings $SERVICES; do
     ensure_private_folder "$NATIVE_STATE/$folder"
   done
   native_ensure_socket_folder
-  write_service_settings native "$NATIVE_STATE/settings" 600
-  if native_config | install_file "$NATIVE_CONF" 600; then changed=yes; fi
+  wanted=$(native_config)
   if ! native_running; then
+    native_install "$wanted"
     say "starting the services"
     native_start_supervisor
-  elif [ -n "$changed" ]; then
-    say "settings have changed: restarting what they concern"
+    return
+  fi
+  if [ "$wanted" != "$(cat "$NATIVE_CONF")" ]; then
+    if try_lock stack "make up" --now; then native_apply "$wanted"; else busy=yes; fi
+  fi
+  native_mend
+  [ -z "$busy" ] || die "what has changed (settings, code or .venv) waits: the services that run were left as they are"
+}
+
+native_install() {
+  write_service_settings native "$NATIVE_STATE/settings" 600
+  ensure_file "$NATIVE_CONF" 600 <<<"$1"
+}
+
+native_apply() {
+  say "settings, code or .venv have changed: restarting what they concern"
+  if [ "$(head -n 1 "$NATIVE_CONF")" != "${1%%$'\n'*}" ]; then
+    backend_down
+    native_ensure_socket_folder
+    native_install "$1"
+    native_start_supervisor
+  else
+    native_check_ports
+    native_install "$1"
     native_update
   fi
 }
+
+# Start what is stopped or gave up; supervisor counts the failures of a start, so it starts afresh.
+native_mend() {
+  local service state dead=()
+  while read -r service state _; do
+    case $state in
+      RUNNING | STARTING) continue ;;
+      BACKOFF) native_ctl stop "$service" >/dev/null ;;
+    esac
+    is_optional "$service" || dead+=("$service")
+  done < <(native_states)
+  [ ${#dead[@]} -gt 0 ] || return 0
+  say "starting ${dead[*]}"
+  "$PYTHON_BIN" -m src.services.processes end "$(native_ctl pid)"
+  native_check_ports
+  native_ctl start "${dead[@]}" >/dev/null || : # who waits for their health says why they died
+}
+
+backend_restart() { native_ctl restart "$1" >/dev/null || :; } # likewise
 
 # What does not start by itself is started again if it ran.
 native_update() {
@@ -153,7 +215,8 @@ backend_states() {
 # "service STATE detail" of each service, as supervisorctl says it, in our order.
 native_states() {
   local service said=''
-  if native_running; then said=$(native_ctl status) || [ $? = 3 ]; fi # 3: some don't run
+  # 3: some don't run; 4: supervisor does not answer
+  if native_is_ours; then said=$(native_ctl status 2>/dev/null) || [ $? = 3 ] || said=''; fi
   for service in $SERVICES; do
     grep "^$service " <<<"$said" || echo "$service STOPPED -"
   done

@@ -34,18 +34,22 @@ ensure_private_folder() {
   [ -d "$1" ] || mkdir -p "$1"
 }
 
-# One script at a time may change the services of this checkout. The lock is the system's own, on a
-# file that is always there; it is held until this script ends, however it ends. Scripts that start
-# a daemon close descriptor 9 for it.
-take_lock() {
-  exec 9<"$ROOT/scripts/lib/env.sh"
-  "$PYTHON_BIN" -c '
-import fcntl, signal, sys
-try:
-    fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except BlockingIOError:
-    print("waiting for another make that is changing the services", file=sys.stderr, flush=True)
-    signal.alarm(600)
-    fcntl.flock(9, fcntl.LOCK_EX)
-' || die "another make is still changing this checkout's services: let it end, or end it"
+# Hold a resource of src/locks.py until this script ends, however it ends:
+#   take_lock RESOURCE "make down" [--shared] [--now]
+# Daemons are started without_locks.
+take_lock() { try_lock "$@" || exit 1; }
+
+try_lock() {
+  local python=$PYTHON_BIN descriptor
+  [ -x "$python" ] || python=$(find_python)
+  # The folders are those of src/locks.py; an old bash can't choose a descriptor by itself.
+  case $1 in
+    services) descriptor=9 && exec 9<"$ROOT/scripts/backends" ;;
+    stack) descriptor=8 && exec 8<"$ROOT/compose" ;;
+    data) descriptor=7 && exec 7<"$ROOT/data" ;;
+    environment) descriptor=6 && exec 6<"$ROOT/scripts/lib" ;;
+  esac
+  "$python" "$ROOT/src/locks.py" "$descriptor" "$@"
 }
+
+without_locks() { "$@" 6<&- 7<&- 8<&- 9<&-; }

@@ -24,11 +24,13 @@ ensure_file() { install_file "$@" || [ $? = 1 ]; }
 # Write the settings of each service that the launcher starts on backend $1 to $2/SERVICE.env, of
 # mode $3.
 write_service_settings() {
-  local launched=LAUNCHED_$1 folder=$2 mode=$3 service name
-  for service in ${!launched}; do
-    for name in $(about SETTINGS "$service"); do printf '%s=%s\n' "$name" "${!name}"; done |
-      ensure_file "$folder/$service.env" "$mode"
-  done
+  local launched=LAUNCHED_$1 folder=$2 mode=$3 service
+  for service in ${!launched}; do service_settings "$service" | ensure_file "$folder/$service.env" "$mode"; done
+}
+
+service_settings() {
+  local name
+  for name in $(about SETTINGS "$1"); do printf '%s=%s\n' "$name" "${!name}"; done
 }
 
 # What the containers mount: 0644 in a folder of 0700, since each container has a user of its own

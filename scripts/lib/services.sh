@@ -4,7 +4,10 @@
 # A backend, scripts/backends/NAME.sh, can be sourced at any time, does nothing by itself, keeps its
 # state in $STATE/NAME, and implements
 #   backend_faults        print why it can't run here, a line each; nothing when it can
-#   backend_up            start what is not running, carrying changed settings through
+#   backend_settled       whether everything runs as the settings want it; looks only
+#   backend_up            start what is not running, carrying changed settings through; what was
+#                         begun and left by an earlier one is no failure of this one
+#   backend_restart SVC   start a service again that runs and does not answer
 #   backend_states        print "service<TAB>running|starting|stopped|failed<TAB>detail" for each
 #   backend_logs N [SVC]  print the last N lines of each service, or of one; FOLLOW=1 keeps on
 #   backend_launch SVC …  run src/services/launcher.py where a service runs, with these arguments

@@ -15,10 +15,23 @@ report_failures() {
   return "$failed"
 }
 
+# The services among those named that don't answer.
+unhealthy() { awk -F'\t' '$2 != "healthy" { print $1 }' < <("$PYTHON_BIN" -m src.services.health "$@"); }
+
+# Wait; services named here ran before and did not answer: those that still don't after a while are
+# started again.
 wait_until_healthy() {
-  local deadline=$((SECONDS + START_TIMEOUT))
+  local deadline=$((SECONDS + START_TIMEOUT)) patience=$((SECONDS + START_TIMEOUT / 3)) service
   until services_healthy; do
     if report_failures; then exit 1; fi
+    if [ $# -gt 0 ] && [ "$SECONDS" -ge "$patience" ]; then
+      for service in $(unhealthy "$@"); do
+        say "$service runs and does not answer: starting it again"
+        backend_restart "$service"
+      done
+      set --
+      deadline=$((SECONDS + START_TIMEOUT))
+    fi
     if [ "$SECONDS" -ge "$deadline" ]; then
       "$PYTHON_BIN" -m src.services.health >&2 || error "not healthy after $START_TIMEOUT s (START_TIMEOUT): see make logs"
       exit 1

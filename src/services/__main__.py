@@ -14,6 +14,7 @@ def main() -> None:
     settings = load_settings()
     for name, value in settings.model_dump().items():
         print(f"{name.upper()}={value}")
+    print(f"CHECKOUT={settings.checkout}")
     print(f"LOOPBACK={str(settings.loopback).lower()}")
     print("\n".join(shell_lines(settings)))
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
+import time
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from pathlib import Path
 
 Given = Mapping[str, str]
 CHECK_TIMEOUT = 3.0  # seconds
+PROOF = "X-Checkout"  # the header by which a server says whose it is
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,11 @@ def origins(given: Given, port: str) -> list[str]:
     return own + [f"https://{name}" for name in names(given)]
 
 
+def proof(given: Given) -> tuple[str, str]:
+    """Return the header by which a server's answers say whose it is."""
+    return (PROOF, given["CHECKOUT"])
+
+
 def store_url(given: Given) -> str:
     """Return the object store's address as this server reaches it."""
     if "STORE_HOST" in given:
@@ -136,14 +143,19 @@ def object_store(given: Given) -> Start:
 
 def _make_volume(juicefs: str, folder: Path, environment: Mapping[str, str]) -> None:
     """Make the volume under another name first: one that was not finished never starts."""
+    import shutil
     import sqlite3
     import subprocess
     from contextlib import closing
 
-    if (folder / "meta.db").exists():
+    if _formatted(folder / "meta.db"):
         return
-    for leftover in folder.glob("new.db*"):
+    for leftover in [*folder.glob("new.db*"), *folder.glob("meta.db*")]:
         leftover.unlink()
+    # Without its index nobody can read it; what an unfinished volume holds is its name alone.
+    if any(file.name != "juicefs_uuid" for file in (folder / "data").rglob("*") if file.is_file()):
+        (folder / "data").rename(folder / f"data.without-index-{time.time_ns()}")
+    shutil.rmtree(folder / "data", ignore_errors=True)
     subprocess.run(
         [
             *(juicefs, "--no-agent", "format", "--storage", "file"),
@@ -156,6 +168,23 @@ def _make_volume(juicefs: str, folder: Path, environment: Mapping[str, str]) -> 
     with closing(sqlite3.connect(folder / "new.db")) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # juicefs leaves all in the log
     (folder / "new.db").rename(folder / "meta.db")
+
+
+def _formatted(index: Path) -> bool:
+    """Tell whether a volume's index is finished: its format is what juicefs writes last."""
+    import sqlite3
+    from contextlib import closing
+
+    if not index.exists():
+        return False
+    with closing(sqlite3.connect(index)) as database:
+        try:
+            found = database.execute("SELECT 1 FROM jfs_setting WHERE name = 'format'").fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            return False
+    return found is not None
 
 
 # --- MLflow ---------------------------------------------------------------------------------------
@@ -180,7 +209,7 @@ def mlflow(given: Given) -> Start:
         *("--allowed-hosts", ",".join(hosts(given, port) + beside)),
         *("--cors-allowed-origins", ",".join(origins(given, port))),
         *("--serve-artifacts", "--artifacts-destination", f"s3://{given['MLFLOW_BUCKET']}"),
-        *("--uvicorn-opts", f"--log-config {folder}/logging.json"),
+        *("--uvicorn-opts", f"--log-config {folder}/logging.json --header {':'.join(proof(given))}"),
     ]
     environment = {
         "MLFLOW_BACKEND_STORE_URI": database_url(given, "mlflow", "mysql+pymysql", folder),
@@ -266,7 +295,7 @@ def _serve_zenml(given: Given) -> None:
     import uvicorn
 
     app, address, port = start.command
-    uvicorn.run(app, host=address, port=int(port), server_header=False)
+    uvicorn.run(app, host=address, port=int(port), server_header=False, headers=[proof(given)])
 
 
 def _forward_forever(given: Given) -> None:

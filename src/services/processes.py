@@ -2,7 +2,8 @@
 
 Usage: ``python -m src.services.processes ports MLFLOW_PORT…`` prints a line for each that is taken
 and then exits 1;
-``python -m src.services.processes end`` ends every process that carries this checkout's mark;
+``python -m src.services.processes end [SUPERVISOR]`` ends every process that carries this
+checkout's mark, but for the supervisor of that pid and its children;
 ``python -m src.services.processes ray-node`` exits 0 when this checkout runs a Ray node, and
 ``python -m src.services.processes end-ray-node`` ends it.
 """
@@ -14,6 +15,7 @@ import errno
 import os
 import socket
 import sys
+from collections.abc import Sequence
 
 import psutil
 
@@ -24,12 +26,16 @@ MARK = "ZENML_CV_YOLO_CHECKOUT"  # in the environment of every process that supe
 RAY_MARK = "ZENML_CV_YOLO_RAY_NODE"  # in the environment of every process of a Ray node
 RAY_GRACE = 3.0  # Ray's head does not end when asked, and keeps nothing
 GRACE = 20.0  # seconds between asking a process to end and ending it
-# juicefs overwrites the memory that its environment is read from, and is known by this instead.
-JUICEFS_META = "sqlite3://.stack/native/object-store/meta.db"
+# juicefs overwrites the memory that its environment is read from, and writes its command line into
+# one string; it is known by this part of it instead.
+JUICEFS_INDEX = "sqlite3://.stack/native/object-store/"
 
 
 def port_holder(address: str, port: int) -> str | None:
-    """Return who listens where ``address:port`` is wanted, such as ``pid 812 (nginx)``, or None."""
+    """Return who listens where ``address:port`` is wanted, such as ``pid 812 (nginx)``, or None.
+
+    This checkout's own servers are in nobody's way.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     # macOS lets one bind 127.0.0.1 beside a listener on all addresses: ask for an answer first.
     with socket.socket(family, socket.SOCK_STREAM) as caller:
@@ -50,6 +56,8 @@ def port_holder(address: str, port: int) -> str | None:
             for listener in process.net_connections(kind="tcp"):
                 bound = listener.laddr[1] if listener.laddr else None
                 if listener.status == psutil.CONN_LISTEN and bound == port:
+                    if _is_own(process, MARK):
+                        return None
                     return f"pid {process.pid} ({process.name()})"
         except psutil.Error:  # ended meanwhile, or another user's
             continue
@@ -71,12 +79,22 @@ def own_processes(mark: str = MARK) -> list[psutil.Process]:
 def _is_own(process: psutil.Process, mark: str) -> bool:
     if process.environ().get(mark) == str(ROOT):
         return True
-    return mark == MARK and JUICEFS_META in process.cmdline() and process.cwd() == str(ROOT)
+    named = " ".join(process.cmdline())
+    return mark == MARK and JUICEFS_INDEX in named and process.cwd() == str(ROOT)
 
 
-def end_own_processes(mark: str = MARK, grace: float = GRACE) -> None:
+def strays(supervisor: int) -> list[psutil.Process]:
+    """Return processes of this checkout's services that this supervisor did not start."""
+    parent = psutil.Process(supervisor)
+    kept = {supervisor, *(child.pid for child in parent.children(recursive=True))}
+    return [process for process in own_processes() if process.pid not in kept]
+
+
+def end_own_processes(
+    mark: str = MARK, grace: float = GRACE, marked: Sequence[psutil.Process] | None = None
+) -> None:
     """End what is left of this checkout's services, such as children of a killed supervisor."""
-    marked = own_processes(mark)
+    marked = own_processes(mark) if marked is None else marked
     processes = set(marked)
     for process in marked:  # children that rename themselves lose the mark
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -103,6 +121,8 @@ def main(arguments: list[str]) -> int:
             return int(taken)
         case ["end"]:
             end_own_processes()
+        case ["end", supervisor]:
+            end_own_processes(marked=strays(int(supervisor)))
         case ["ray-node"]:
             return int(not own_processes(RAY_MARK))
         case ["end-ray-node"]:

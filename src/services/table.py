@@ -33,6 +33,9 @@ class Check:
     method: str = "GET"
     json: Mapping[str, object] | None = None
     sign_in: Literal["basic", "form"] | None = None  # how the sign-in is sent along
+    # What proves that the server is this checkout's: a header of its answers, or that it takes the
+    # root user's signature, which no other store does.
+    proof: Literal["header", "signature"] = "header"
     # 401 is an answer too where a changed password is yet to be carried through by `make stack`.
     answers: tuple[int, ...] = (200,)
 
@@ -84,7 +87,7 @@ SERVICES = (
         more_ports={"docker": ("MINIO_CONSOLE_PORT",)},
         settings=("BIND_ADDRESS", "MINIO_PORT", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"),
         image="MINIO_IMAGE",
-        check=Check("/minio/health/ready"),
+        check=Check("/", proof="signature"),
         sign_in=SignIn("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"),
         page={
             "docker": "http://{HOST}:{MINIO_CONSOLE_PORT}",
@@ -96,6 +99,7 @@ SERVICES = (
         label="MLflow",
         port="MLFLOW_PORT",
         settings=(
+            "CHECKOUT",
             "BIND_ADDRESS",
             "HOST_NAMES",
             "MLFLOW_PORT",
@@ -123,6 +127,7 @@ SERVICES = (
         label="ZenML",
         port="ZENML_PORT",
         settings=(
+            "CHECKOUT",
             "BIND_ADDRESS",
             "HOST_NAMES",
             "ZENML_PORT",

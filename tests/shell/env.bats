@@ -5,7 +5,7 @@ setup() {
   load helper
   make_checkout
   set_up
-  mkdir .stack
+  mkdir -p .stack
 }
 
 teardown() {
@@ -15,7 +15,7 @@ teardown() {
 
 # Take the lock in the background, then run $1; what it says goes to the file `told`.
 take_lock_and() {
-  bash -c "$(library_script env "take_lock; $1")" 2>>told 3>&- &
+  bash -c "$(library_script env "take_lock services \"make it\"; $1")" 2>>told 3>&- &
   TAKER=$!
 }
 
@@ -59,9 +59,10 @@ hold_lock() {
 }
 
 @test "a lock whose owner lives is waited for, and said so once" {
+  mkdir -p .stack
   hold_lock
   take_lock_and 'touch taken'
-  within 5 grep -q 'waiting for another make' told
+  within 5 grep -q "waiting for make it (pid $HOLDER)" told
   [ ! -e taken ]
   kill "$HOLDER"
   within 5 test -e taken
@@ -71,11 +72,28 @@ hold_lock() {
 @test "a lock goes with its owner, however that ends" {
   hold_lock
   kill -9 "$HOLDER"
-  run -0 with_libraries env 'take_lock; echo taken'
+  run -0 with_libraries env 'take_lock services "make it"; echo taken'
   [ "$output" = taken ]
-  run -1 with_libraries env 'take_lock; die "no good"'
-  run -0 with_libraries env 'take_lock; echo taken'
+  run -1 with_libraries env 'take_lock services "make it"; die "no good"'
+  run -0 with_libraries env 'take_lock services "make it"; echo taken'
   [ "$output" = taken ]
+}
+
+@test "who does not wait is refused, and told who is at work" {
+  mkdir -p .stack
+  hold_lock
+  run -1 with_libraries env 'take_lock services "make down" --now'
+  [ "$output" = "error: make it (pid $HOLDER) is at work: let it end, or end it, then the same command again" ]
+}
+
+@test "who shares a lock waits for nobody who shares it too" {
+  mkdir -p .stack
+  bash -c "$(library_script env 'take_lock stack "make grid" --shared; touch held; exec sleep 60')" 3>&- &
+  HOLDER=$!
+  within 5 test -e held
+  run -0 with_libraries env 'take_lock stack "make baseline" --shared --now; take_lock services "make up" --now'
+  run -1 with_libraries env 'take_lock stack "make down" --now'
+  said "make grid (pid $HOLDER)"
 }
 
 @test "scripts that start together take turns" {

@@ -16,7 +16,7 @@ make_checkout() {
   mkdir -p "$CHECKOUT" "$STUBS" "$HOME"
   : >"$CALLS"
   cd "$CHECKOUT" || return
-  for name in Makefile .env.example .gitignore .dvcignore requirements.txt requirements-dev.txt scripts src compose; do
+  for name in Makefile .env.example .gitignore .dvcignore requirements.txt requirements-dev.txt scripts src compose data reports; do
     [ ! -e "$REPO/$name" ] || cp -R "$REPO/$name" .
   done
   git init -q .
@@ -44,6 +44,7 @@ stub_backend() {
   cat >scripts/backends/native.sh <<SH
 backend_faults() { :; }
 backend_up() { echo up >>'$CALLS'; }
+backend_settled() { return 1; }
 backend_down() { echo down >>'$CALLS'; }
 backend_destroy() { echo destroy >>'$CALLS'; }
 backend_states() { printf '%s\t%s\tits detail\n' mlflow running zenml "\${ZENML_STATE:-running}"; }

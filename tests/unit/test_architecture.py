@@ -10,7 +10,7 @@ from src.settings import ROOT
 
 LAYERS = (
     "errors bulk_deletion",
-    "files",
+    "files locks",
     "settings",
     "client pages",
     "services",

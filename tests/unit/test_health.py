@@ -6,20 +6,26 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import requests
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from src.services import health
 from src.services.health import check_all
 from src.settings import Settings
 
-STORE, MLFLOW, ZENML = "/minio/health/ready", "/api/2.0/mlflow/experiments/search", "/api/v1/login"
+STORE, MLFLOW, ZENML = "/", "/api/2.0/mlflow/experiments/search", "/api/v1/login"
 
 
 class Handler(BaseHTTPRequestHandler):
     answers: dict[str, int]
+    checkout: str
 
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"] or 0))
         self.send_response(self.answers.get(self.path, 404))
+        self.send_header("X-Checkout", self.checkout)
         self.end_headers()
 
     do_POST = do_GET
@@ -37,7 +43,8 @@ def answers() -> dict[str, int]:
 @pytest.fixture
 def stack(answers: dict[str, int], make_settings: Callable[..., Settings]) -> Iterator[Settings]:
     """Serve all three services on one port and return settings for them."""
-    handler = type("Answers", (Handler,), {"answers": answers})
+    told = {"answers": answers, "checkout": make_settings().checkout}
+    handler = type("Answers", (Handler,), told)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         port = dict.fromkeys(("zenml_port", "mlflow_port", "minio_port"), server.server_port)
@@ -78,3 +85,23 @@ def test_services_that_do_not_run_are_said_to(
 def test_no_proxy_is_asked(stack: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     assert not any(check_all(stack).values())
+
+
+def test_another_checkouts_servers_are_told_apart(
+    stack: Settings, answers: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Settings, "checkout", "another")
+    answers[STORE] = 403
+    assert set(check_all(stack).values()) == {"not this checkout's"}
+
+
+def test_the_stores_signature_is_botocores(settings: Settings) -> None:
+    request = requests.Request("GET", "http://localhost:9000/").prepare()
+    ours = health.Signature("minio-root", "a secret")(request)
+    theirs = AWSRequest("GET", "http://localhost:9000/")
+    theirs.context["timestamp"] = ours.headers["x-amz-date"]
+    signer = S3SigV4Auth(Credentials("minio-root", "a secret"), "s3", "us-east-1")
+    theirs.headers["X-Amz-Date"] = ours.headers["x-amz-date"]
+    theirs.headers["X-Amz-Content-SHA256"] = health.EMPTY
+    text = signer.string_to_sign(theirs, signer.canonical_request(theirs))
+    assert signer.signature(text, theirs) in ours.headers["Authorization"]

@@ -1,7 +1,9 @@
 """How the servers are started, natively and in containers, by one piece of code."""
 
+import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -121,7 +123,13 @@ def test_a_volume_that_was_not_finished_is_made_from_the_beginning(
     def make(command: list[str], **_: object) -> None:
         asked.append(command)
         assert not (tmp_path / "new.db").exists()
-        (tmp_path / "new.db").touch()
+        assert not (tmp_path / "data").exists()
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "juicefs_uuid").touch()
+        with closing(sqlite3.connect(tmp_path / "new.db")) as index, index:
+            index.execute("CREATE TABLE jfs_setting (name TEXT)")
+            if len(asked) > 1:
+                index.execute("INSERT INTO jfs_setting VALUES ('format')")
         if len(asked) == 1:
             raise subprocess.CalledProcessError(-9, "juicefs")
 
@@ -173,3 +181,17 @@ def test_no_page_but_its_own_may_use_zenmls_session(launch: Launch) -> None:
         "http://mlops.lab:8080",
         "https://mlops.lab",
     ]
+
+
+def test_an_index_that_an_older_version_left_unfinished_is_made_from_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "block").write_text("somebody's")
+    with closing(sqlite3.connect(tmp_path / "meta.db")) as index, index:
+        index.execute("CREATE TABLE jfs_setting (name TEXT)")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: (tmp_path / "new.db").touch())
+    launcher._make_volume("juicefs", tmp_path, {})
+    assert (tmp_path / "meta.db").exists()
+    (kept,) = tmp_path.glob("data.without-index-*/block")
+    assert kept.read_text() == "somebody's"

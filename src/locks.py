@@ -1,0 +1,141 @@
+"""Locks of this checkout, one for each resource, freed when the process that holds one ends.
+
+Each is the system's own lock on a folder that is always there, whatever becomes of ``.stack``,
+which only notes who holds it. Standard library only: ``make setup`` needs it before ``.venv``.
+
+``python src/locks.py DESCRIPTOR RESOURCE WHAT [--shared] [--now]`` takes one for a shell script, on
+the folder that the script has opened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTES = ROOT / ".stack" / "locks"
+LIMIT = 600.0  # seconds to wait
+POLL = 0.1  # seconds between two tries
+
+FOLDERS = {
+    "services": "scripts/backends",  # who changes the services
+    "stack": "compose",  # who uses them (shared), or takes them away
+    "data": "data",  # who uses data/ (shared), or changes it
+    "environment": "scripts/lib",  # who changes .venv and .env
+    "registry": "reports",  # who changes the champion
+}
+
+
+class Busy(Exception):
+    """Somebody else holds the resource; the message says who."""
+
+
+@contextmanager
+def hold(resource: str, what: str, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
+    """Hold a resource for ``what``, such as ``make data``; who has to wait says for whom.
+
+    Raises:
+        Busy: When somebody else holds it, at once or, with ``wait``, after ``LIMIT`` seconds.
+    """
+    descriptor = os.open(ROOT / FOLDERS[resource], os.O_RDONLY)
+    try:
+        take(descriptor, resource, what, shared=shared, wait=wait)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def take(
+    descriptor: int,
+    resource: str,
+    what: str,
+    *,
+    shared: bool = False,
+    wait: bool = True,
+    owner: int | None = None,
+) -> None:
+    """Lock a resource's open folder; raises ``Busy``."""
+    operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    deadline = time.monotonic() + LIMIT
+    told = False
+    while True:
+        try:
+            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if not wait or time.monotonic() > deadline:
+                raise Busy(
+                    f"{_holders(resource)} is at work: let it end, or end it, "
+                    "then the same command again"
+                ) from None
+            if not told:
+                print(f"waiting for {_holders(resource)}", file=sys.stderr, flush=True)
+                told = True
+            time.sleep(POLL)
+    _note(resource, f"{owner or os.getpid()} {what}", shared)
+
+
+def _note(resource: str, line: str, shared: bool) -> None:
+    if not NOTES.parent.is_dir():  # nobody has begun anything yet, or `make clean` has just ended
+        return
+    NOTES.mkdir(mode=0o700, exist_ok=True)
+    kept = _living(resource) if shared else []
+    temporary = NOTES / f".{resource}.{os.getpid()}"
+    temporary.write_text("".join(f"{line}\n" for line in [*kept, line]))
+    temporary.replace(NOTES / resource)
+
+
+def _living(resource: str) -> list[str]:
+    """Return the notes of holders that still live."""
+    try:
+        lines = (NOTES / resource).read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    return [line for line in lines if _lives(line.partition(" ")[0])]
+
+
+def _holders(resource: str) -> str:
+    noted = [line.partition(" ") for line in _living(resource)]
+    return ", ".join(f"{what} (pid {pid})" for pid, _, what in noted) or "another make"
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def main() -> int:
+    """Run the command line described above; the calling script is the lock's owner."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("descriptor")
+    parser.add_argument("resource", choices=FOLDERS)
+    parser.add_argument("what", nargs="?", default="make")
+    parser.add_argument("--shared", action="store_true")
+    parser.add_argument("--now", action="store_true", help="don't wait")
+    given = parser.parse_args()
+    try:
+        take(
+            int(given.descriptor), given.resource, given.what,
+            shared=given.shared, wait=not given.now, owner=os.getppid(),
+        )  # fmt: skip
+    except Busy as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
