@@ -18,7 +18,7 @@ start_node() {
   ensure_private_folder "$STATE/ray"
   (umask 077 && printf '%s' "$RAY_SECRET_KEY" >"$STATE/ray/token")
   CPUS=${CPUS:-$("$PYTHON_BIN" -c 'from src.zenml_pipelines.grid_workers import default_jobs; print(default_jobs(10**6))')}
-  (umask 077 && exec env -i PATH="$VENV/bin:/usr/bin:/bin:/usr/sbin:/sbin" HOME="$folder" \
+  (umask 077 && without_locks exec env -i PATH="$VENV/bin:/usr/bin:/bin:/usr/sbin:/sbin" HOME="$folder" \
     TMPDIR="$folder" LANG="${LANG:-C.UTF-8}" ZENML_CV_YOLO_RAY_NODE="$ROOT" \
     ${CUDA_VISIBLE_DEVICES+CUDA_VISIBLE_DEVICES="$CUDA_VISIBLE_DEVICES"} \
     RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$STATE/ray/token" RAY_USAGE_STATS_ENABLED=0 ULTRALYTICS_SAFE_LOAD=true \

@@ -209,7 +209,8 @@ def mlflow(given: Given) -> Start:
         *("--allowed-hosts", ",".join(hosts(given, port) + beside)),
         *("--cors-allowed-origins", ",".join(origins(given, port))),
         *("--serve-artifacts", "--artifacts-destination", f"s3://{given['MLFLOW_BUCKET']}"),
-        *("--uvicorn-opts", f"--log-config {folder}/logging.json --header {':'.join(proof(given))}"),
+        "--uvicorn-opts",
+        f"--log-config {folder}/logging.json --header {':'.join(proof(given))}",
     ]
     environment = {
         "MLFLOW_BACKEND_STORE_URI": database_url(given, "mlflow", "mysql+pymysql", folder),

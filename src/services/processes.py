@@ -26,9 +26,9 @@ MARK = "ZENML_CV_YOLO_CHECKOUT"  # in the environment of every process that supe
 RAY_MARK = "ZENML_CV_YOLO_RAY_NODE"  # in the environment of every process of a Ray node
 RAY_GRACE = 3.0  # Ray's head does not end when asked, and keeps nothing
 GRACE = 20.0  # seconds between asking a process to end and ending it
-# juicefs overwrites the memory that its environment is read from, and writes its command line into
-# one string; it is known by this part of it instead.
-JUICEFS_INDEX = "sqlite3://.stack/native/object-store/"
+# juicefs overwrites the memory that its environment is read from, and makes its command line one
+# string, cut short. Its folder comes early in that, and its working directory tells whose it is.
+STORE = ".stack/native/object-store/"
 
 
 def port_holder(address: str, port: int) -> str | None:
@@ -79,8 +79,7 @@ def own_processes(mark: str = MARK) -> list[psutil.Process]:
 def _is_own(process: psutil.Process, mark: str) -> bool:
     if process.environ().get(mark) == str(ROOT):
         return True
-    named = " ".join(process.cmdline())
-    return mark == MARK and JUICEFS_INDEX in named and process.cwd() == str(ROOT)
+    return mark == MARK and STORE in " ".join(process.cmdline()) and process.cwd() == str(ROOT)
 
 
 def strays(supervisor: int) -> list[psutil.Process]:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -159,3 +160,43 @@ def test_a_process_that_ends_meanwhile_is_no_error(
 def test_an_unknown_command_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert processes.main([]) == 2
     assert "Usage" in capsys.readouterr().err
+
+
+@seen
+def test_the_store_is_known_by_what_juicefs_leaves_of_its_command_line(
+    start: Start, tmp_path: Path
+) -> None:
+    def juicefs(folder: Path) -> subprocess.Popen[bytes]:
+        # As seen: one string, cut short, then NULs, also over its environment.
+        name = "juicefs --no-agent gateway --log .stack/native/object-store/gateway.log --cac"
+        code = ["-c", f"exec -a '{name}' sleep 60"]
+        return subprocess.Popen(["bash", *code], cwd=folder, env={"PATH": os.environ["PATH"]})
+
+    (tmp_path / "other").mkdir()
+    with juicefs(tmp_path) as own, juicefs(tmp_path / "other") as other:
+        deadline = time.monotonic() + 5
+        while not own_processes() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        found = [process.pid for process in own_processes()]
+        own.kill()
+        other.kill()
+    assert found == [own.pid]
+
+
+@seen
+def test_own_servers_are_in_nobodys_way(
+    taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_is_own", lambda *_: True)
+    assert port_holder("127.0.0.1", taken) is None
+
+
+def test_strays_are_those_that_this_supervisor_did_not_start(start: Start) -> None:
+    supervisor, stray = start(FORKS), start()
+    (child,) = psutil.Process(supervisor.pid).children()
+    assert [process.pid for process in processes.strays(supervisor.pid)] == [stray.pid]
+    end_own_processes(marked=processes.strays(supervisor.pid))
+    stray.wait(ENDED)
+    assert supervisor.poll() is None
+    end_own_processes()
+    child.wait(ENDED)
