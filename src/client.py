@@ -76,6 +76,9 @@ def client_environment(settings: Settings) -> dict[str, str]:
     }
     if settings.api_key_file.is_file():
         environment["ZENML_STORE_API_KEY"] = settings.api_key_file.read_text().strip()
+    # Our runs use our stack, whatever `zenml init` or `zenml stack set` made the active one.
+    if settings.stack_id_file.is_file():
+        environment["ZENML_ACTIVE_STACK_ID"] = settings.stack_id_file.read_text().strip()
     return environment
 
 
@@ -105,6 +108,7 @@ def main(folder: str, *command: str) -> int:
 
     def replace() -> None:
         use_stack(load_settings())
+        os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # the user's commands see, and set, theirs
         os.chdir(folder)
         try:
             os.execvp(command[0], command)  # noqa: S606 - the user's own command

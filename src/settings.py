@@ -188,6 +188,11 @@ class Settings(BaseModel):
         """The ZenML service account's API key, mode 0600; written by ``src.bootstrap``."""
         return self.backend_state / "zenml-api-key"
 
+    @property
+    def stack_id_file(self) -> Path:
+        """The id of our ZenML stack, whichever is active; written by ``src.bootstrap``."""
+        return self.backend_state / "stack-id"
+
 
 def read_env_file(path: Path) -> dict[str, str]:
     """Return the settings of an env file.

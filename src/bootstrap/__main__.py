@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def main() -> None:
     mlflow_server.converge(settings)
     zenml_server.converge(settings)
     use_stack(settings)
+    os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # it would hide which one is active
     logging.disable(logging.WARNING)  # ZenML's notes on creating its own configuration
     from src.bootstrap import zenml_stack
 

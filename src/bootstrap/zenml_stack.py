@@ -12,6 +12,7 @@ from zenml.enums import StackComponentType
 from zenml.models import ComponentResponse
 
 from src.bootstrap import Outcome, report
+from src.files import write_private
 from src.settings import Settings
 
 STACK = "mlflow_stack"
@@ -67,6 +68,7 @@ def converge(settings: Settings) -> None:
     )
     _ensure_stack(
         client,
+        settings,
         {
             StackComponentType.ORCHESTRATOR: orchestrator,
             StackComponentType.ARTIFACT_STORE: store,
@@ -133,7 +135,11 @@ def _ensure_component(
     return component
 
 
-def _ensure_stack(client: Client, components: dict[StackComponentType, ComponentResponse]) -> None:
+def _ensure_stack(
+    client: Client,
+    settings: Settings,
+    components: dict[StackComponentType, ComponentResponse],
+) -> None:
     wanted = {kind: [component.id] for kind, component in components.items()}
     found = client.list_stacks(name=STACK)
     if not found:
@@ -148,5 +154,10 @@ def _ensure_stack(client: Client, components: dict[StackComponentType, Component
                 found[0].id, component_updates={kind: ids[0] for kind, ids in wanted.items()}
             )
             report(f"stack {STACK}", "updated")
-    if client.active_stack_model.name != STACK:
-        client.activate_stack(STACK)
+    stack = client.get_stack(STACK, allow_name_prefix_match=False)
+    write_private(settings.stack_id_file, f"{stack.id}\n")
+    if client.active_stack_model.id == stack.id:
+        report("active stack", "unchanged")
+    else:
+        client.activate_stack(stack.id)
+        report(f"active stack {STACK}", "updated")
