@@ -43,6 +43,10 @@ check_space() {
 install_lock() {
   local lock=$1 stamp=$VENV/.installed-${1##*/}
   if cmp -s "$ROOT/$lock" "$stamp"; then return; fi
+  take_lock environment "make setup"
+  if cmp -s "$ROOT/$lock" "$stamp"; then return; fi # another make has just done it
+  # pip replaces files under what runs: nothing may train meanwhile; make up restarts the servers.
+  [ ! -f "$STATE/backend" ] || take_lock stack "make setup" --now
   check_space 3000
   say "installing $lock into ${VENV#"$ROOT"/} (some minutes the first time)"
   rm -f "$stamp"
@@ -62,9 +66,11 @@ ensure_venv() {
   local python
   if [ -x "$PYTHON_BIN" ] && python_suits "$PYTHON_BIN" && [ -f "$VENV/.created" ]; then return; fi
   python=$(find_python)
+  take_lock environment "make setup"
+  if [ -x "$PYTHON_BIN" ] && [ -f "$VENV/.created" ]; then return; fi # another make has just made it
   say "creating ${VENV#"$ROOT"/} with $("$python" --version 2>&1)"
   "$python" -m venv --clear "$VENV" || die "$python can't make a virtual environment: on Debian, install python3-venv"
-  : >"$VENV/.created"
+  random_secret >"$VENV/.created" # so that servers of a replaced one are known
 }
 
 # Keep every value of .env, fill blank secrets, append the settings that it lacks.

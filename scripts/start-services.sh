@@ -21,7 +21,6 @@ show_addresses() {
 
 main() {
   local silent=''
-  umask 077
   load_settings
   choose_backend
   if [ -f "$STATE/backend" ] && backend_settled && services_healthy; then

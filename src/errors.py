@@ -70,7 +70,7 @@ def run_command(command: Callable[[], int | None]) -> int:
 
 def explain(error: BaseException) -> str | None:
     """Return what is wrong and what to do about it, None where nobody has foreseen the error."""
-    if isinstance(error, UserError):
+    if isinstance(error, UserError) or (error and _is(error, "src.locks.Busy")):
         return str(error)
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM:

@@ -24,6 +24,7 @@ from src.download import DownloadError
 from src.errors import run_command
 from src.files import sha256, write_private
 from src.inputs import Kind, photos
+from src.locks import hold
 from src.settings import ROOT, STATE, Settings, load_settings
 
 REPLACED = STATE / "replaced"  # the pointers of versions that FORCE=1 has replaced
@@ -46,11 +47,32 @@ def main() -> None:
         return
     sets.require(may_import=True)
     configure_remote(settings)
-    origin = find_origin(
-        settings, force=arguments.force
-    )  # before the stack's keys take the place of yours, for s3://
-    use_stack(settings)
-    ensure(origin, force=arguments.force)
+    with hold("stack", "make data", shared=True):
+        make(settings, force=arguments.force)
+
+
+def make(settings: Settings, *, force: bool) -> None:
+    """Ensure the data set: alone where something is to be done, beside trainings where not."""
+    known = sets.read_record().sets.get(SET.name, Built())
+    if SET.there and known.seen and not force:
+        with hold("data", "make data", shared=True):
+            origin = find_origin(settings)
+            use_stack(settings)
+            if _is_current(origin, known):
+                ensure(origin)  # says so, and writes nothing that differs
+                return
+    with hold("data", "make data"):
+        # Before the stack's keys take the place of yours, for s3://.
+        origin = find_origin(settings, force=force)
+        use_stack(settings)
+        ensure(origin, force=force)
+
+
+def _is_current(origin: Origin, known: Built) -> bool:
+    """Whether there is nothing to build, add, follow or push."""
+    state = Versions().state()
+    settled = state.present and not state.changed and state.pushed and state.md5 == known.seen
+    return settled and known.built != UNFINISHED and not origin.is_stale(known)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from src.datasets import sets
 from src.decision.filing import make_report
 from src.decision.gate import check_export, judge
 from src.errors import run_command
+from src.locks import hold
 from src.settings import ROOT, Settings, load_settings
 
 
@@ -38,6 +39,12 @@ def main() -> None:
     settings = load_settings()
     sets.require()
     use_stack(settings)
+    what = f"make {arguments.command}"
+    with hold("stack", what, shared=True), hold("registry", what):
+        _decide(settings, arguments)
+
+
+def _decide(settings: Settings, arguments: argparse.Namespace) -> None:
     if arguments.command == "report":
         folder = make_report(settings, force=arguments.force, reason=arguments.reason)
         print(f"report: {folder.relative_to(ROOT)}/report.html")

@@ -14,6 +14,7 @@ from src.datasets import SET, DatasetError, manifest, sets
 from src.datasets.versioning import Versions
 from src.errors import UserError, run_command
 from src.inputs import Inputs
+from src.locks import hold
 from src.services.health import check_all
 from src.settings import Settings, load_settings
 from src.training.recipes import OVERRIDES, as_given
@@ -56,7 +57,13 @@ def run(command: Callable[[Job], int], description: str, *, for_grid: bool = Fal
         parser.add_argument("--grid", help="a grid's file in place of the shipped one")
         parser.add_argument("--jobs", type=_positive, help="cells to run side by side")
     arguments = parser.parse_args()
-    return run_command(lambda: command(_job(arguments)))
+    what = f"make {'grid' if for_grid else 'baseline'}"
+
+    def work() -> int:
+        with hold("stack", what, shared=True), hold("data", what, shared=True):
+            return command(_job(arguments))
+
+    return run_command(work)
 
 
 def _positive(text: str) -> int:

@@ -1,5 +1,5 @@
 # lib/env.sh: the settings in the shell, and one script at a time.
-# shellcheck disable=SC2016 # variables of the scripts under test
+# shellcheck disable=SC2016,SC2030,SC2031 # variables of the scripts under test; each test is a subshell
 
 setup() {
   load helper

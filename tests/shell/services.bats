@@ -113,6 +113,7 @@ setup() {
   said "$(sed -n 's/^MLFLOW_ADMIN_PASSWORD=//p' .env)" http://192.168.1.20:5000
 }
 
+# shellcheck disable=SC2016 # the stub expands it
 @test "the pipeline is given what make was given" {
   write_script .venv/bin/python <<<'printf "%s\n" "$* EPOCHS=${EPOCHS:-}"'
   EPOCHS=5 FORCE=1 run -0 scripts/run-pipeline.sh baseline

@@ -184,9 +184,7 @@ def test_the_store_is_known_by_what_juicefs_leaves_of_its_command_line(
 
 
 @seen
-def test_own_servers_are_in_nobodys_way(
-    taken: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_servers_are_in_nobodys_way(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_is_own", lambda *_: True)
     assert port_holder("127.0.0.1", taken) is None
 

@@ -1,0 +1,86 @@
+"""Locks of resources: who waits, who is refused, and what frees one."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from src import locks
+from src.locks import FOLDERS, Busy, hold
+
+HOLDS = """
+import sys
+from pathlib import Path
+from src import locks
+locks.ROOT, locks.NOTES = Path(sys.argv[1]), Path(sys.argv[1]) / ".stack" / "locks"
+with locks.hold(sys.argv[2], "make grid", shared=sys.argv[3] == "shared"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for folder in [*FOLDERS.values(), ".stack"]:
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setattr(locks, "ROOT", tmp_path)
+    monkeypatch.setattr(locks, "NOTES", tmp_path / ".stack" / "locks")
+    return tmp_path
+
+
+@pytest.fixture(params=["shared", "alone"])
+def holder(checkout: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", HOLDS, str(checkout), "data", request.param]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+def test_who_may_not_wait_is_told_who_is_at_work(holder: subprocess.Popen[bytes]) -> None:
+    refused = pytest.raises(Busy, match=rf"make grid \(pid {holder.pid}\) is at work")
+    with refused, hold("data", "make data", wait=False):
+        pass
+
+
+def test_who_waits_says_for_whom_and_gives_up(
+    holder: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(locks, "LIMIT", 0.3)
+    with pytest.raises(Busy), hold("data", "make data"):
+        pass
+    assert capsys.readouterr().err == f"waiting for make grid (pid {holder.pid})\n"
+
+
+def test_a_dead_owners_lock_is_free(holder: subprocess.Popen[bytes]) -> None:
+    holder.kill()
+    holder.wait()
+    with hold("data", "make data", wait=False):
+        pass
+
+
+def test_another_resource_is_free(holder: subprocess.Popen[bytes]) -> None:
+    with hold("registry", "make promote", wait=False):
+        pass
+
+
+def test_those_who_share_are_all_named(checkout: Path) -> None:
+    both = f"make grid .*, make report .pid {os.getpid()}"
+    with (
+        hold("stack", "make grid", shared=True),
+        hold("stack", "make report", shared=True),
+        pytest.raises(Busy, match=both),
+        hold("stack", "make down", wait=False),
+    ):
+        pass
+
+
+def test_every_locked_folder_is_in_the_checkout() -> None:
+    for folder in FOLDERS.values():
+        assert (Path(locks.__file__).parents[1] / folder).is_dir()
