@@ -54,6 +54,7 @@ def main() -> None:
 def make(settings: Settings, *, force: bool) -> None:
     """Ensure the data set: alone where something is to be done, beside trainings where not."""
     known = sets.read_record().sets.get(SET.name, Built())
+    origin = None
     if SET.there and known.seen and not force:
         with hold("data", "make data", shared=True):
             origin = find_origin(settings)
@@ -63,7 +64,7 @@ def make(settings: Settings, *, force: bool) -> None:
                 return
     with hold("data", "make data"):
         # Before the stack's keys take the place of yours, for s3://.
-        origin = find_origin(settings, force=force)
+        origin = origin or find_origin(settings, force=force)
         use_stack(settings)
         ensure(origin, force=force)
 
