@@ -79,7 +79,6 @@ ensure_env_file() {
   [ ! -f "$ROOT/.env" ] || old=$(cat "$ROOT/.env")
   if [ -z "$old" ]; then
     new=$(fill_secrets <"$ROOT/.env.example")
-    say ".env: created, with random secrets"
   else
     new=$(fill_secrets <<<"$old")
     while IFS= read -r line; do
@@ -94,10 +93,19 @@ ensure_env_file() {
       fi
       comment=''
     done <"$ROOT/.env.example"
-    [ -z "$added" ] || say ".env: added$added"
   fi
   if [ "$new" != "$old" ]; then
+    if ! holds environment; then
+      take_lock environment "make setup"
+      ensure_env_file # another make may have just done it, with other secrets
+      return
+    fi
     ensure_file "$ROOT/.env" 600 <<<"$new"
+    if [ -z "$old" ]; then
+      say ".env: created, with random secrets"
+    elif [ -n "$added" ]; then
+      say ".env: added$added"
+    fi
   fi
   chmod 600 "$ROOT/.env"
 }

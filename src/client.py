@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from src import OPT_OUTS
 from src import settings as settings_module
@@ -94,6 +97,17 @@ def use_stack(settings: Settings) -> None:
     os.umask(0o077)
     for folder in (STATE / "tmp", STATE / "dvc" / "repo"):
         private_folder(folder)
+
+
+@contextmanager
+def turn(settings: Settings) -> Iterator[None]:
+    """Wait for this process's turn to use ZenML's client for the first time.
+
+    It writes its configuration in place, and whoever reads half of it gets the stack ``default``.
+    """
+    with (private_folder(settings.backend_state) / "zenml-client.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def give(settings: Settings, api_key: str) -> None:

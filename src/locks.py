@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +48,7 @@ def hold(resource: str, what: str, *, shared: bool = False, wait: bool = True) -
         take(descriptor, resource, what, shared=shared, wait=wait)
         yield
     finally:
+        _note_of(resource, os.getpid()).unlink(missing_ok=True)
         os.close(descriptor)
 
 
@@ -62,6 +63,7 @@ def take(
 ) -> None:
     """Lock a resource's open folder; raises ``Busy``."""
     operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    owner = owner or os.getpid()
     deadline = time.monotonic() + LIMIT
     told = False
     while True:
@@ -71,38 +73,42 @@ def take(
         except BlockingIOError:
             if not wait or time.monotonic() > deadline:
                 raise Busy(
-                    f"{_holders(resource)} is at work: let it end, or end it, "
+                    f"{_holders(resource, owner)} is at work: let it end, or end it, "
                     "then the same command again"
                 ) from None
             if not told:
-                print(f"waiting for {_holders(resource)}", file=sys.stderr, flush=True)
+                print(f"waiting for {_holders(resource, owner)}", file=sys.stderr, flush=True)
                 told = True
             time.sleep(POLL)
-    _note(resource, f"{owner or os.getpid()} {what}", shared)
+    _note(resource, owner, what)
 
 
-def _note(resource: str, line: str, shared: bool) -> None:
+def _note(resource: str, pid: int, what: str) -> None:
+    """Say who holds a resource: a file for each, so that those who share it lose nobody's."""
     if not NOTES.parent.is_dir():  # nobody has begun anything yet, or `make clean` has just ended
         return
     NOTES.mkdir(mode=0o700, exist_ok=True)
-    kept = _living(resource) if shared else []
-    temporary = NOTES / f".{resource}.{os.getpid()}"
-    temporary.write_text("".join(f"{line}\n" for line in [*kept, line]))
-    temporary.replace(NOTES / resource)
+    for note in NOTES.glob(f"{resource}.*"):
+        if not _lives(note.suffix[1:]):
+            note.unlink(missing_ok=True)
+    temporary = NOTES / f".{resource}.{pid}"
+    temporary.write_text(what)
+    temporary.replace(_note_of(resource, pid))
 
 
-def _living(resource: str) -> list[str]:
-    """Return the notes of holders that still live."""
-    try:
-        lines = (NOTES / resource).read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    return [line for line in lines if _lives(line.partition(" ")[0])]
+def _note_of(resource: str, pid: int) -> Path:
+    return NOTES / f"{resource}.{pid}"
 
 
-def _holders(resource: str) -> str:
-    noted = [line.partition(" ") for line in _living(resource)]
-    return ", ".join(f"{what} (pid {pid})" for pid, _, what in noted) or "another make"
+def _holders(resource: str, but: int) -> str:
+    """Return who holds a resource, as far as their notes tell."""
+    noted = []
+    for note in sorted(NOTES.glob(f"{resource}.*")):
+        pid = note.suffix[1:]
+        if pid != str(but) and _lives(pid):
+            with suppress(FileNotFoundError):  # let go of meanwhile
+                noted.append(f"{note.read_text(errors='replace')} (pid {pid})")
+    return ", ".join(noted) or "another make"
 
 
 def _lives(pid: str) -> bool:

@@ -39,8 +39,12 @@ ensure_private_folder() {
 # Daemons are started without_locks.
 take_lock() { try_lock "$@" || exit 1; }
 
+HELD=''
+holds() { case $HELD in *"<$1>"*) ;; *) return 1 ;; esac }
+
 try_lock() {
   local python=$PYTHON_BIN descriptor
+  if holds "$1"; then return; fi # opened again, it would be free for a moment
   [ -x "$python" ] || python=$(find_python)
   # The folders are those of src/locks.py; an old bash can't choose a descriptor by itself.
   case $1 in
@@ -49,7 +53,8 @@ try_lock() {
     data) descriptor=7 && exec 7<"$ROOT/data" ;;
     environment) descriptor=6 && exec 6<"$ROOT/scripts/lib" ;;
   esac
-  "$python" "$ROOT/src/locks.py" "$descriptor" "$@"
+  "$python" "$ROOT/src/locks.py" "$descriptor" "$@" || return
+  HELD="$HELD<$1>"
 }
 
 without_locks() { "$@" 6<&- 7<&- 8<&- 9<&-; }

@@ -13,6 +13,7 @@ from src.bootstrap import mlflow_server, object_store, zenml_server
 from src.client import use_stack
 from src.errors import run_command
 from src.files import write_private
+from src.locks import hold
 from src.settings import Settings, load_settings
 
 
@@ -34,10 +35,15 @@ def main() -> None:
     )
     trust = parser.parse_args().trust_fingerprint
     settings = load_settings()
-    record = settings.backend_state / "stack-fingerprint"
-    current = fingerprint(settings)
-    if trust and record.is_file() and record.read_text() == current:
+    if trust and _is_known(settings):
         return
+    with hold("services", "make stack"):  # two at once would both make what is missing
+        if not (trust and _is_known(settings)):
+            converge(settings)
+
+
+def converge(settings: Settings) -> None:
+    """Bring all in line, a line for each."""
     object_store.converge(settings)
     mlflow_server.converge(settings)
     zenml_server.converge(settings)
@@ -47,7 +53,22 @@ def main() -> None:
     from src.bootstrap import zenml_stack
 
     zenml_stack.converge(settings)
-    write_private(record, current)
+    write_private(_record(settings), fingerprint(settings))
+
+
+def _is_known(settings: Settings) -> bool:
+    """Tell whether nothing has changed since the last time, and the servers hold what they did.
+
+    They may be new and empty: their data is on volumes that can be deleted.
+    """
+    record = _record(settings)
+    if not record.is_file() or record.read_text() != fingerprint(settings):
+        return False
+    return object_store.is_reachable(settings) and zenml_server.knows_stack(settings)
+
+
+def _record(settings: Settings) -> Path:
+    return settings.backend_state / "stack-fingerprint"
 
 
 if __name__ == "__main__":

@@ -106,6 +106,20 @@ def converge(settings: Settings) -> None:
         ) from error
 
 
+def is_reachable(settings: Settings) -> bool:
+    """Tell whether every consumer reaches its bucket under its own keys."""
+    endpoint = settings.store_url.removeprefix("http://")
+    with urllib3.PoolManager(retries=urllib3.Retry(total=2, backoff_factor=0.2), timeout=10) as http:
+        try:
+            return all(_signs_in(consumer, endpoint, http) for consumer in consumers(settings))
+        except S3Error as error:
+            raise BootstrapError(f"object store {settings.store_url}: {error.message}") from error
+        except urllib3.exceptions.HTTPError as error:
+            raise BootstrapError(
+                f"the object store does not answer at {settings.store_url}: make up"
+            ) from error
+
+
 def _ensure_bucket(root: Minio, existing: set[str], bucket: str) -> None:
     if bucket in existing:
         report(f"bucket {bucket}", "unchanged")
@@ -155,7 +169,7 @@ def _ensure_user(
 
 
 def _signs_in(consumer: Consumer, endpoint: str, http: urllib3.PoolManager) -> bool:
-    """Tell whether the store knows the user under this very secret."""
+    """Tell whether the store knows the user under this very secret, and has its bucket."""
     client = Minio(
         endpoint,
         access_key=consumer.access_key,

@@ -70,6 +70,21 @@ def converge(settings: Settings) -> None:
     _ensure_api_key(server, settings)
 
 
+def knows_stack(settings: Settings) -> bool:
+    """Tell whether the server takes the stored API key and holds our stack."""
+    key, stack = settings.api_key_file, settings.stack_id_file
+    if not (key.is_file() and stack.is_file()):
+        return False
+    server = Server(settings.zenml_url)
+    if not server.sign_in(grant_type="zenml-api-key", password=key.read_text().strip()):
+        return False
+    answer = server.http.get(f"{server.url}/stacks/{stack.read_text().strip()}", timeout=TIMEOUT)
+    if answer.status_code == 404:
+        return False
+    answer.raise_for_status()
+    return True
+
+
 def _ensure_administrator(server: Server, settings: Settings) -> None:
     name, password = settings.zenml_admin_username, settings.zenml_admin_password
     applied = Applied(settings)

@@ -19,7 +19,7 @@ from zenml.enums import ExecutionMode, ExecutionStatus
 from zenml.exceptions import RunInterruptedException
 from zenml.logger import ZenMLConsoleHandler
 
-from src.client import use_stack
+from src.client import turn, use_stack
 from src.inputs import Inputs
 from src.settings import load_settings
 from src.training import tracking
@@ -69,6 +69,8 @@ def run_cell(
     _narrate_less()
     started = time.monotonic()
     use_stack(load_settings())
+    with turn(load_settings()):
+        _ = Client().active_stack
     # ZenML's tracker takes both away after each step, and a worker runs several cells.
     mlflow.set_tracking_uri(load_settings().mlflow_url)
     tracking.require_experiment(EXPERIMENT)

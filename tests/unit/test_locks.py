@@ -1,9 +1,9 @@
 """Locks of resources: who waits, who is refused, and what frees one."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,14 +31,20 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(params=["shared", "alone"])
-def holder(checkout: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-c", HOLDS, str(checkout), "data", request.param]
+@contextmanager
+def holding(checkout: Path, resource: str, how: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", HOLDS, str(checkout), resource, how]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         yield process
         process.kill()
+
+
+@pytest.fixture(params=["shared", "alone"])
+def holder(checkout: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    with holding(checkout, "data", request.param) as process:
+        yield process
 
 
 def test_who_may_not_wait_is_told_who_is_at_work(holder: subprocess.Popen[bytes]) -> None:
@@ -71,14 +77,26 @@ def test_another_resource_is_free(holder: subprocess.Popen[bytes]) -> None:
 
 
 def test_those_who_share_are_all_named(checkout: Path) -> None:
-    both = f"make grid .*, make report .pid {os.getpid()}"
     with (
-        hold("stack", "make grid", shared=True),
-        hold("stack", "make report", shared=True),
-        pytest.raises(Busy, match=both),
+        holding(checkout, "stack", "shared") as one,
+        holding(checkout, "stack", "shared") as other,
+        pytest.raises(Busy) as refused,
         hold("stack", "make down", wait=False),
     ):
         pass
+    assert all(f"make grid (pid {held.pid})" in str(refused.value) for held in (one, other))
+
+
+def test_who_shares_and_then_wants_it_alone_does_not_name_itself(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(locks, "LIMIT", 0.3)
+    with holding(checkout, "data", "shared") as other:
+        with hold("data", "make data", shared=True):
+            pass
+        with pytest.raises(Busy), hold("data", "make data"):
+            pass
+    assert capsys.readouterr().err == f"waiting for make grid (pid {other.pid})\n"
 
 
 def test_every_locked_folder_is_in_the_checkout() -> None:
