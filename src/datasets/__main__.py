@@ -25,6 +25,7 @@ from src.errors import run_command
 from src.files import sha256, write_private
 from src.inputs import Kind, photos
 from src.locks import hold
+from src.services.outage import patience
 from src.settings import ROOT, STATE, Settings, load_settings
 
 REPLACED = STATE / "replaced"  # the pointers of versions that FORCE=1 has replaced
@@ -47,7 +48,7 @@ def main() -> None:
         return
     sets.require(may_import=True)
     configure_remote(settings)
-    with hold("stack", "make data", shared=True):
+    with hold("stack", "make data", shared=True), patience(settings):
         make(settings, force=arguments.force)
 
 

@@ -20,6 +20,8 @@ from src.decision.filing import make_report
 from src.decision.gate import check_export, judge
 from src.errors import run_command
 from src.locks import hold
+from src.services import health
+from src.services.outage import patience
 from src.settings import ROOT, Settings, load_settings
 
 
@@ -41,7 +43,9 @@ def main() -> None:
     use_stack(settings)
     what = f"make {arguments.command}"
     with hold("stack", what, shared=True), hold("registry", what):
-        _decide(settings, arguments)
+        health.require(settings)
+        with patience(settings):
+            _decide(settings, arguments)
 
 
 def _decide(settings: Settings, arguments: argparse.Namespace) -> None:

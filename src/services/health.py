@@ -19,7 +19,7 @@ import requests
 from requests import PreparedRequest
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from src.errors import run_command
+from src.errors import UserError, run_command
 from src.services.launcher import PROOF
 from src.services.table import SERVICES, Check, Service
 from src.settings import Settings, load_settings
@@ -102,6 +102,17 @@ def check_all(settings: Settings, names: Sequence[str] = ()) -> dict[str, str | 
     with ThreadPoolExecutor(max(len(chosen), 1)) as pool:
         faults = pool.map(lambda service: check(service, settings), chosen)
         return dict(zip([service.name for service in chosen], faults, strict=True))
+
+
+def require(settings: Settings) -> None:
+    """Raise ``UserError`` where a service that ``make up`` starts is not healthy, or not ours."""
+    down = [
+        service if fault == "no connection" else f"{service} ({fault})"
+        for service, fault in check_all(settings).items()
+        if fault
+    ]
+    if down:
+        raise UserError(f"not running: {', '.join(down)}: make up")
 
 
 def main(arguments: list[str]) -> int:

@@ -32,6 +32,7 @@ from src.datasets import SET, sets, versioning
 from src.errors import run_command
 from src.files import private_folder, write_private
 from src.inputs import DOWNLOADS, Inputs, InputsError, record_of
+from src.services.outage import patience
 from src.settings import ROOT, Settings, load_settings
 from src.training.recipes import Cell
 from src.zenml_pipelines.command_line import Job, NotReady
@@ -193,7 +194,7 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
         if outcome is not None:
             progress.on_outcome(ended.cell, outcome)
 
-    with progress:
+    with progress, patience(job.settings):
         try:
             while running or (waiting and deadline is None):
                 try:

@@ -15,7 +15,7 @@ from src.datasets.versioning import Versions
 from src.errors import UserError, run_command
 from src.inputs import Inputs
 from src.locks import hold
-from src.services.health import check_all
+from src.services import health
 from src.settings import Settings, load_settings
 from src.training.recipes import OVERRIDES, as_given
 from src.zenml_pipelines.runs import runs_folder
@@ -77,9 +77,7 @@ def _job(arguments: argparse.Namespace) -> Job:
     settings = load_settings()
     sets.require()
     use_stack(settings)
-    down = [service for service, fault in check_all(settings).items() if fault]
-    if down:
-        raise NotReady(f"not running: {', '.join(down)}: make up")
+    health.require(settings)
     if not settings.api_key_file.is_file():
         raise NotReady("the ZenML stack is not registered: make stack")
     inputs = manifest.settled(settings)

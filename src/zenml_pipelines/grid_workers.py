@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from src.client import use_stack
+from src.services.outage import patience
 from src.training import memory
 from src.training.devices import gpus as _gpus
 from src.training.recipes import Cell
@@ -74,7 +75,7 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
     before = signal.signal(signal.SIGINT, lambda *_: press.send(None))
     try:
         slots += [_start(number, job, tags, jobs) for number in range(jobs)]
-        with progress:
+        with progress, patience(job.settings):
             while True:
                 if pressed.poll():
                     pressed.recv()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from src.services.outage import patience
 from src.settings import ROOT
 from src.training.recipes import RUN_PREFIX, Cell, read_recipe
 from src.training.scaling import auto_here
@@ -18,7 +19,8 @@ def baseline(job: Job) -> int:
     recipe = read_recipe(path, job.overrides, auto_here(job.inputs))
     from src.zenml_pipelines.yolo_training_pipeline import run_cell
 
-    done = run_cell(Cell(RUN_NAME, recipe), job.inputs, job.dataset_md5, force=job.force)
+    with patience(job.settings):
+        done = run_cell(Cell(RUN_NAME, recipe), job.inputs, job.dataset_md5, force=job.force)
     result = done.result
     print(f"{RUN_NAME}: {'from the cache' if done.cached else 'trained'}")
     for score, value in result["metrics"].items():

@@ -21,6 +21,7 @@ from zenml.logger import ZenMLConsoleHandler
 
 from src.client import turn, use_stack
 from src.inputs import Inputs
+from src.services.outage import be_patient, be_patient_with_s3fs
 from src.settings import load_settings
 from src.training import tracking
 from src.training.recipes import Cell
@@ -69,6 +70,8 @@ def run_cell(
     _narrate_less()
     started = time.monotonic()
     use_stack(load_settings())
+    be_patient(load_settings())
+    be_patient_with_s3fs()
     with turn(load_settings()):
         _ = Client().active_stack
     # ZenML's tracker takes both away after each step, and a worker runs several cells.
