@@ -74,7 +74,7 @@ PROGRAM
 
 # shellcheck disable=SC2046 # one word for each file
 native_hash() {
-  { service_settings "$1" && cat src/services/launcher.py $(about CODE "$1") "$VENV/.installed-requirements.txt"; } |
+  { service_settings "$1" && cat src/services/launcher.py src/services/migration.py $(about CODE "$1") "$VENV/.installed-requirements.txt"; } |
     git hash-object --stdin
 }
 
@@ -165,6 +165,7 @@ native_mend() {
   done < <(native_states)
   [ ${#dead[@]} -gt 0 ] || return 0
   say "starting ${dead[*]}"
+  [ -n "$busy" ] || write_service_settings native "$NATIVE_STATE/settings" 600 # one may be torn
   "$PYTHON_BIN" -m src.services.processes end "$(native_ctl pid)"
   native_check_ports
   native_ctl start "${dead[@]}" >/dev/null || : # who waits for their health says why they died

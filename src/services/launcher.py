@@ -89,6 +89,15 @@ def proof(given: Given) -> tuple[str, str]:
     return (PROOF, given["CHECKOUT"])
 
 
+def package(name: str) -> Path:
+    """Return an installed package's folder, without importing it."""
+    import importlib.util
+
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent
+
+
 def store_url(given: Given) -> str:
     """Return the object store's address as this server reaches it."""
     if "STORE_HOST" in given:
@@ -114,6 +123,31 @@ def database_url(given: Given, name: str, mysql: str, folder: Path) -> str:
 
     password = quote(given[f"MYSQL_{name.upper()}_PASSWORD"], safe="")
     return f"{mysql}://{name}:{password}@{given['DATABASE_HOST']}/{name}"
+
+
+def migrate(given: Given, service: str) -> str | None:
+    """Bring a server's database to its schema; return why that can't be done.
+
+    In MySQL ZenML does it by itself.
+    """
+    from src.services import migration
+
+    folder = Path(given["SERVICE_DATA"])
+    try:
+        if service == "mlflow":
+            versions = package("mlflow") / "store" / "db_migrations" / "versions"
+            if "DATABASE_HOST" in given:
+                address = database_url(given, "mlflow", "mysql+pymysql", folder)
+                migration.migrate_mysql(address, versions)
+            else:
+                migration.ensure_current(folder / "mlflow.db", "MLflow", versions, migration.MLFLOW)
+        elif service == "zenml" and "DATABASE_HOST" not in given:
+            versions = package("zenml") / "zen_stores" / "migrations" / "versions"
+            os.environ["ZENML_CONFIG_PATH"] = str(folder.absolute())
+            migration.ensure_current(folder / "zenml.db", "ZenML", versions, migration.ZENML)
+    except migration.MigrationError as error:
+        return str(error)
+    return None
 
 
 # --- The object store (native) --------------------------------------------------------------------
@@ -238,14 +272,11 @@ def mlflow(given: Given) -> Start:
 
 def _write_log_config(file: Path) -> None:
     """Write MLflow's own logging configuration with our filter added."""
-    import importlib.util
     import json
 
     import yaml
 
-    spec = importlib.util.find_spec("mlflow")
-    assert spec is not None and spec.origin is not None
-    own = Path(spec.origin).parent / "server" / "uvicorn_log_config.yaml"
+    own = package("mlflow") / "server" / "uvicorn_log_config.yaml"
     config = yaml.safe_load(own.read_text(encoding="utf-8"))
     config["filters"] = {"no_probes": {"()": "src.services.launcher.NoProbes"}}
     config["handlers"]["access"]["filters"] = ["no_probes"]
@@ -445,6 +476,9 @@ def main(what: str, *arguments: str) -> int:
         mlflow_gc(given, list(arguments))
     if "SERVICE_HOST" in given:
         _empty(os.environ["TMPDIR"])
+    if fault := migrate(given, what):
+        print(f"error: {fault}", file=sys.stderr)
+        return 1
     if what == "zenml":
         _serve_zenml(given)
     else:
