@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,22 +137,21 @@ def free_ports(count: int) -> list[int]:
             held.close()
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    """A fresh checkout, in a path with a space, that is cleaned up whatever happens."""
-    folder = tmp_path_factory.mktemp("e2e")
+@contextmanager
+def fresh_checkout(folder: Path, **variables: str) -> Iterator[Checkout]:
+    """Yield a checkout in a path with a space, cleaned up whatever happens."""
     root, home = folder / "the stack", folder / "home"
     root.mkdir()
     home.mkdir()
     copy_checkout(root)
     ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
-    variables = {
+    given = {
         "VENV": os.environ.get("VENV", str(ROOT / ".venv")),
         "MODE": os.environ.get("TEST_MODE", "native"),
         # Compose may be a plugin in the real home.
         "DOCKER_CONFIG": os.environ.get("DOCKER_CONFIG", str(Path.home() / ".docker")),
     }
-    checkout = Checkout(root, home, variables | ports)
+    checkout = Checkout(root, home, given | ports | variables)
     try:
         yield checkout
     finally:
@@ -163,3 +163,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
             check=True,
         )
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """A checkout for a module's tests, each of which builds on those above it."""
+    with fresh_checkout(tmp_path_factory.mktemp("e2e")) as checkout:
+        yield checkout
