@@ -109,7 +109,9 @@ def converge(settings: Settings) -> None:
 def is_reachable(settings: Settings) -> bool:
     """Tell whether every consumer reaches its bucket under its own keys."""
     endpoint = settings.store_url.removeprefix("http://")
-    with urllib3.PoolManager(retries=urllib3.Retry(total=2, backoff_factor=0.2), timeout=10) as http:
+    with urllib3.PoolManager(
+        retries=urllib3.Retry(total=2, backoff_factor=0.2), timeout=10
+    ) as http:
         try:
             return all(_signs_in(consumer, endpoint, http) for consumer in consumers(settings))
         except S3Error as error:
