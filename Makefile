@@ -78,11 +78,13 @@ ray-stop: ## Stop this machine's Ray node
 	@scripts/stop-ray-node.sh
 
 ##@ Development
-.PHONY: test test-docker test-own-data test-serve test-statistics lint audit lock
+.PHONY: test test-docker test-faults test-own-data test-serve test-statistics lint audit lock
 test: setup ## Unit, shell and end-to-end tests (ONLY=unit, shell or e2e); no engine needed
 	@scripts/run-tests.sh unit shell e2e
 test-docker: setup ## The same end-to-end tests on Docker
 	@scripts/run-tests.sh docker
+test-faults: setup ## Every bad day and their pairs (an hour; MODE=docker too): docs/reliability.md
+	@scripts/run-tests.sh faults
 test-statistics: setup ## Thousands of simulated decisions: how often the gate errs (minutes)
 	@scripts/run-tests.sh statistics
 test-own-data: setup ## Data sets of one's own, end to end (minutes; MODE=docker too)

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Run the tests: unit (no servers), shell (bats), e2e (whole stacks on ports and in folders of their
 # own, beside whatever runs here, two at a time), docker (the same end-to-end code on Docker),
+# faults (every bad day and their pairs, whose figures go to docs/reliability.md; MODE=docker too),
 # own_data (sets of one's own, from import to prediction; MODE=docker too), serve (the champion's service
 # under load and beside Ultralytics; MODE=docker too), statistics (thousands of simulated decisions).
-# Usage: run-tests.sh SUITE…     unit, shell, e2e, docker, own_data, serve, statistics
+# Usage: run-tests.sh SUITE…     unit, shell, e2e, docker, faults, own_data, serve, statistics
 # Variables: ONLY (suites in place of those named)
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
@@ -11,15 +12,16 @@ set -Eeuo pipefail
 run_unit() { "$PYTHON_BIN" -m pytest -q -n 2 -m "not statistics" tests/unit; }
 run_statistics() { "$PYTHON_BIN" -m pytest -v -s -m statistics tests/unit; }
 run_shell() { "$VENV/bin/bats" tests/shell; }
-run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile --ignore tests/e2e/test_own_data.py tests/e2e; }
+run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile -m "not faults" --ignore tests/e2e/test_own_data.py tests/e2e; }
 run_serve() { TEST_LONG=1 TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v -s tests/e2e/test_champion.py; }
 run_own_data() { TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_own_data.py; }
+run_faults() { FIGURES=docs/reliability.md TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_bad_days.py; }
 
 run_docker() {
   . "$ROOT/scripts/lib/services.sh"
   with_backend docker backend_check || die "the Docker tests need an engine and Compose v2"
-  TEST_MODE=docker "$PYTHON_BIN" -m pytest -v tests/e2e/test_main_job.py tests/e2e/test_docker.py \
-    tests/e2e/test_object_store.py tests/e2e/test_refusals.py
+  TEST_MODE=docker "$PYTHON_BIN" -m pytest -v -m "not faults" tests/e2e/test_main_job.py tests/e2e/test_docker.py \
+    tests/e2e/test_object_store.py tests/e2e/test_refusals.py tests/e2e/test_bad_days.py
 }
 
 main() {
@@ -29,11 +31,11 @@ main() {
   [ -n "${ONLY:-}" ] || suites=("$@")
   for suite in "${suites[@]}"; do
     case $suite in
-      unit | shell | e2e | docker | own_data | serve | statistics)
+      unit | shell | e2e | docker | faults | own_data | serve | statistics)
         title "== $suite tests"
         "run_$suite"
         ;;
-      *) die "$suite: choose unit, shell, e2e, docker, own_data, serve or statistics" ;;
+      *) die "$suite: choose unit, shell, e2e, docker, faults, own_data, serve or statistics" ;;
     esac
   done
 }

@@ -45,6 +45,8 @@ main() {
   backend_up
   # shellcheck disable=SC2086 # one word for each
   wait_until_healthy $silent
+  # What was killed, or gave up waiting, could not say so itself; without a stack nothing has run.
+  [ ! -f "$BACKEND_STATE/stack-id" ] || "$PYTHON_BIN" -m src.zenml_pipelines.runs
   show_addresses
 }
 

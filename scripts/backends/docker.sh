@@ -4,6 +4,7 @@
 # second `make up` a no-op. .stack/docker/ holds:
 #   secrets/    what the containers mount: see lib/secrets.sh
 #   applied/    hashes of what the images and containers were last made of
+#   migrating   while other versions of MLflow and ZenML migrate their databases: see below
 #   logs/       what `docker compose build` and `up` said
 
 DOCKER_STATE=$STATE/docker
@@ -172,7 +173,15 @@ backend_up() {
   fi
   # Compose doesn't notice that a mounted file has changed.
   docker_applied secrets "$secrets" || changed=(--force-recreate)
-  docker_start ${changed[@]+"${changed[@]}"}
+  docker_protect_databases
+  if [ ! -f "$DOCKER_STATE/migrating" ]; then
+    docker_start ${changed[@]+"${changed[@]}"}
+  elif ! (docker_start ${changed[@]+"${changed[@]}"} && wait_until_healthy); then
+    docker_put_back
+    die "the databases could not be migrated (see above) and are as they were: check out the version of this project that made them, then make up"
+  fi
+  docker_versions | ensure_file "$DOCKER_STATE/applied/versions" 600
+  rm -f "$DOCKER_STATE/migrating"
   for name in $(docker_inspect | awk '$2 == "running" { print $1 }'); do
     if is_optional "$name"; then backend_start "$name" ${changed[@]+"${changed[@]}"}; fi
   done
@@ -197,6 +206,36 @@ backend_start() {
 }
 
 backend_stop() { COMPOSE_PROFILES=$1 docker_logged rm --stop --force "$1"; }
+
+# MLflow's launcher and ZenML migrate their databases in place. So MySQL's volume is copied before
+# other versions than the last ones see it, and put back where they fail or `make up` is killed. The
+# copy stays until the next upgrade.
+docker_protect_databases() {
+  [ ! -f "$DOCKER_STATE/migrating" ] || docker_put_back # of a make up that was killed
+  if docker_applied versions "$(docker_versions)" || ! docker volume inspect "${COMPOSE_PROJECT}_mysql" >/dev/null 2>&1; then return; fi
+  say "copying the databases (volume ${COMPOSE_PROJECT}_mysql-before) before other versions of MLflow and ZenML migrate them"
+  COMPOSE_PROFILES='*' docker_logged down
+  docker volume create --label "com.docker.compose.project=$COMPOSE_PROJECT" "${COMPOSE_PROJECT}_mysql-before" >/dev/null
+  docker_copy_volume mysql mysql-before
+  : >"$DOCKER_STATE/migrating"
+}
+
+docker_put_back() {
+  say "putting the databases back as they were before the upgrade"
+  COMPOSE_PROFILES='*' docker_logged down
+  docker_copy_volume mysql-before mysql
+  rm "$DOCKER_STATE/migrating"
+}
+
+docker_versions() { grep -E '^(mlflow|zenml)(\[.*\])?==' requirements.txt; }
+
+# Make one volume ($2) hold what another ($1) does, while no container uses them.
+docker_copy_volume() {
+  docker run --rm --network none --user 0:0 --entrypoint sh --volume "${COMPOSE_PROJECT}_$1:/from:ro" \
+    --volume "${COMPOSE_PROJECT}_$2:/to" "$MYSQL_IMAGE" \
+    -c 'find /to -mindepth 1 -delete && cp -a /from/. /to/ && chown --reference=/from /to && chmod --reference=/from /to && sync' >&2 ||
+    die "the volume $1 could not be copied to $2 (see above)"
+}
 
 # Containers that ended, hang, are paused, unhealthy or half made are made again, so that what
 # became of them earlier is not taken for a failure of this start; they keep nothing.

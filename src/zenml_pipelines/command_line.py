@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from src.locks import hold
 from src.services import health
 from src.settings import Settings, load_settings
 from src.training.recipes import OVERRIDES, as_given
-from src.zenml_pipelines.runs import runs_folder
+from src.zenml_pipelines.runs import mark_abandoned
 
 
 class NotReady(UserError):
@@ -85,11 +84,7 @@ def _job(arguments: argparse.Namespace) -> Job:
     state = Versions().state(remote=False)
     if state.md5 is None or not state.present or state.changed:
         raise DatasetError(f"{SET.shown} is missing or has changed: make data")
-    if any(runs_folder(settings).glob("*")):  # else nothing is worth importing ZenML for
-        from src.zenml_pipelines.recovery import recover
-
-        for name in recover(settings):
-            print(f"{name}: its process was killed; marked as failed", file=sys.stderr)
+    mark_abandoned(settings)
     return Job(
         settings=settings,
         inputs=inputs,

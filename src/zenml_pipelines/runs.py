@@ -2,20 +2,24 @@
 
 The system releases a lock when its process ends, however it ends. So a folder whose lock can be
 taken belongs to a run that was killed, and everything that the run had on disk is in that folder.
+``python -m src.zenml_pipelines.runs`` marks those as failed.
 """
 
 from __future__ import annotations
 
 import fcntl
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from src.client import use_stack
+from src.errors import run_command
 from src.files import private_folder
-from src.settings import Settings
+from src.settings import Settings, load_settings
 
 LOCK = "lock"
 GRID_TAG = "grid-"  # what the tags of a grid's runs begin with
@@ -93,3 +97,18 @@ def abandoned(settings: Settings) -> Iterator[list[str]]:
     yield [folder.name for folder in found]
     for folder in found:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def mark_abandoned(settings: Settings) -> None:
+    """Mark runs whose process is gone as failed in ZenML and MLflow, a line for each."""
+    if not any(runs_folder(settings).glob("*")):  # else nothing is worth importing ZenML for
+        return
+    use_stack(settings)
+    from src.zenml_pipelines.recovery import recover
+
+    for name in recover(settings):
+        print(f"{name}: its process was killed; marked as failed", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(lambda: mark_abandoned(load_settings())))
