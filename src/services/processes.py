@@ -101,6 +101,7 @@ def end_own_processes(
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
             process.terminate()
+            process.resume()  # one that was halted takes no signal
     for process in psutil.wait_procs(processes, timeout=grace)[1]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

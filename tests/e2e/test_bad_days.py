@@ -7,19 +7,21 @@ figures of docs/reliability.md.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import date
 from itertools import permutations
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.e2e.conftest import Checkout, fresh_checkout
+from tests.e2e.conftest import ROOT, Checkout, fresh_checkout
 from tests.e2e.servers import Store, ZenML
 
 pytestmark = pytest.mark.e2e
@@ -220,10 +222,30 @@ def started(checkout: Checkout) -> None:
     checkout.make("stack")
 
 
+MENDED: dict[str, set[tuple[str, ...]]] = {"alone": set(), "in pairs": set()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def figures() -> Iterator[None]:
+    """`make test-faults` writes this backend's row of docs/reliability.md."""
+    yield
+    if not (page := os.environ.get("FIGURES")):
+        return
+    all_of = {"alone": len(STATES), "in pairs": len(STATES) * (len(STATES) - 1)}
+    counts = [f"{len(MENDED[how])} of {wanted}" for how, wanted in all_of.items()]
+    backend = "docker" if DOCKER else "native"
+    text = (ROOT / page).read_text()
+    row = f"| {backend} | {' | '.join(counts)} | {date.today():%Y-%m-%d} |"
+    text, found = re.subn(rf"(?m)^\| {backend} \|.*$", row, text)
+    assert found == 1
+    (ROOT / page).write_text(text)
+
+
 @pytest.mark.parametrize("state", SHORT)
 def test_up_mends(checkout: Checkout, state: str) -> None:
     STATES[state](checkout)
     mended(checkout, emptied=state in EMPTY)
+    MENDED["alone"].add((state,))
 
 
 @pytest.mark.faults
@@ -231,6 +253,7 @@ def test_up_mends(checkout: Checkout, state: str) -> None:
 def test_up_mends_all_others(checkout: Checkout, state: str) -> None:
     STATES[state](checkout)
     mended(checkout, emptied=state in EMPTY)
+    MENDED["alone"].add((state,))
 
 
 @pytest.mark.faults
@@ -239,6 +262,7 @@ def test_up_mends_pairs(checkout: Checkout, first: str, second: str) -> None:
     STATES[first](checkout)
     STATES[second](checkout)
     mended(checkout, emptied=bool({first, second} & EMPTY))
+    MENDED["in pairs"].add((first, second))
 
 
 # --- Two stacks on the same ports -----------------------------------------------------------------
