@@ -66,7 +66,7 @@ main() {
   load_settings
   [ -f "$STATE/backend" ] || die "the services don't run: make up"
   CONFIGURED=$SERVE_MODEL
-  take_lock
+  take_lock services "make serve"
   choose_backend
   "$1"
 }

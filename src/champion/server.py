@@ -659,6 +659,7 @@ def serve(config: Config) -> None:
         lifespan="off",
         access_log=False,
         server_header=False,
+        headers=[("X-Checkout", os.environ.get("SERVE_CHECKOUT", ""))],  # whose it is
         limit_concurrency=config.limits.connections,
         timeout_graceful_shutdown=10,
         log_level="warning",

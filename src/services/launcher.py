@@ -130,6 +130,8 @@ def migrate(given: Given, service: str) -> str | None:
 
     In MySQL ZenML does it by itself.
     """
+    if service not in ("mlflow", "zenml"):
+        return None
     from src.services import migration
 
     folder = Path(given["SERVICE_DATA"])
@@ -412,6 +414,7 @@ def detector(given: Given) -> Start:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
         "NO_PROXY": "*",
+        "SERVE_CHECKOUT": given["CHECKOUT"],
         "SERVE_HOST": host(given),
         "SERVE_PORT": given["SERVE_PORT"],
         "SERVE_MODEL": given["SERVE_MODEL"],

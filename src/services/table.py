@@ -148,6 +148,7 @@ SERVICES = (
         label="Detector",
         port="SERVE_PORT",
         settings=(
+            "CHECKOUT",
             "BIND_ADDRESS",
             "SERVE_PORT",
             "SERVE_MODEL",

@@ -42,6 +42,7 @@ case $* in
   'image inspect'*) [ "$3" != "${MISSING_IMAGE:-}" ] ;;
   *'config --quiet') : ;;
   'volume ls'*) echo old_volume ;;
+  'volume inspect'*) [ -n "${HAS_DATA:-}" ] ;;
   pull*) echo "$*" >>"$CALLS" && echo 'no such host' >&2 && exit 1 ;;
   compose*)
     while [ "$1" != --env-file ]; do shift; done
@@ -250,4 +251,18 @@ project() { docker_backend 'echo $COMPOSE_PROJECT'; }
   ENGINE_FAULT='Cannot connect' run -1 docker_backend backend_destroy
   said 'does not answer' 'could not be deleted'
   [ -e .stack/docker/applied ]
+}
+
+@test "other versions see the databases only after a copy, which a failure puts back" {
+  stub_docker
+  HAS_DATA=1 run -0 docker_backend backend_up
+  [ "$(grep -E '^(down|run|up)' "$CALLS" | cut -d' ' -f1)" = $'down\nrun\nup' ] || fail "$(cat "$CALLS")"
+  [ ! -e .stack/docker/migrating ]
+  : >"$CALLS"
+  echo mlflow==1 >.stack/docker/applied/versions
+  echo other >.stack/docker/applied/all
+  HAS_DATA=1 run -1 docker_backend 'wait_until_healthy() { exit 1; }; backend_up'
+  said 'are as they were'
+  [ "$(grep -cE '^run .*_mysql-before:/from:ro .*_mysql:/to' "$CALLS")" = 1 ] || fail "$(cat "$CALLS")"
+  [ ! -e .stack/docker/migrating ]
 }
