@@ -201,6 +201,7 @@ def outside(checkout: Checkout) -> dict[str, str]:
         "PATH": "/usr/bin:/bin",
         "HOME": str(checkout.home),
         "MLFLOW_TRACKING_URI": f"http://localhost:{checkout.variables['MLFLOW_PORT']}",
+        "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",  # see docs/champion.md
     }
 
 
