@@ -1,8 +1,8 @@
 """Whether the services answer, each with a request that goes through to its database, and are ours.
 
 A server's own ``/health`` may say OK without its database; a search in MLflow, a sign-in at ZenML
-and a list of the store's buckets can't. Whoever else answers on a port is told apart by each
-check's ``proof``. ``python -m src.services.health [SERVICE…]`` exits 0 when all are healthy, by
+and a list of the store's buckets can't. Whoever else answers on a port is told apart by what
+only ours answers. ``python -m src.services.health [SERVICE…]`` exits 0 when all are healthy, by
 default those that ``make up`` starts.
 """
 
@@ -64,9 +64,8 @@ def check(service: Service, settings: Settings) -> str | None:
     if service.sign_in and asked.sign_in:
         user = getattr(settings, service.sign_in.user.lower())
         password = getattr(settings, service.sign_in.password.lower())
-    signer: AuthBase | None = HTTPBasicAuth(user, password) if asked.sign_in == "basic" else None
-    if asked.proof == "signature":
-        signer = Signature(user, password)
+    signers = {"basic": HTTPBasicAuth, "signature": Signature}
+    signer = signers[asked.sign_in](user, password) if asked.sign_in in signers else None
     try:
         with requests.Session() as session:
             session.trust_env = False  # no proxy and no .netrc between this machine and itself
@@ -89,7 +88,7 @@ def check(service: Service, settings: Settings) -> str | None:
 
 def _is_ours(asked: Check, answer: requests.Response, settings: Settings) -> bool:
     """Tell whether the answer comes from this checkout's server."""
-    if asked.proof == "header":
+    if asked.sign_in != "signature":
         return answer.headers.get(PROOF) == settings.checkout
     # A store knows this root user's secret, or is too busy to say; all others refuse, or find
     # nothing.

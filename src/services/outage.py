@@ -123,7 +123,7 @@ def _answers(service: Service, settings: Settings) -> bool:
             answer = connection.getresponse()
         except (OSError, HTTPException):
             return False
-    ours = service.check.proof != "header" or answer.getheader(PROOF) == settings.checkout
+    ours = service.check.sign_in == "signature" or answer.getheader(PROOF) == settings.checkout
     return answer.status < 500 and ours
 
 

@@ -32,10 +32,9 @@ class Check:
     path: str
     method: str = "GET"
     json: Mapping[str, object] | None = None
-    sign_in: Literal["basic", "form"] | None = None  # how the sign-in is sent along
-    # What proves that the server is this checkout's: a header of its answers, or that it takes the
-    # root user's signature, which no other store does.
-    proof: Literal["header", "signature"] = "header"
+    # How the sign-in is sent along. A server proves that it is this checkout's by a header of its
+    # answers; a store, by taking the root user's signature, which no other does.
+    sign_in: Literal["basic", "form", "signature"] | None = None
     alive: str = "/health"  # asked every few seconds of a run: costs the server nothing
     # 401 is an answer too where a changed password is yet to be carried through by `make stack`.
     answers: tuple[int, ...] = (200,)
@@ -88,7 +87,7 @@ SERVICES = (
         more_ports={"docker": ("MINIO_CONSOLE_PORT",)},
         settings=("BIND_ADDRESS", "MINIO_PORT", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"),
         image="MINIO_IMAGE",
-        check=Check("/", proof="signature", alive="/minio/health/live"),
+        check=Check("/", sign_in="signature", alive="/minio/health/live"),
         sign_in=SignIn("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"),
         page={
             "docker": "http://{HOST}:{MINIO_CONSOLE_PORT}",

@@ -21,10 +21,13 @@ STORE, MLFLOW, ZENML = "/", "/api/2.0/mlflow/experiments/search", "/api/v1/login
 class Handler(BaseHTTPRequestHandler):
     answers: dict[str, int]
     checkout: str
+    root: str
 
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"] or 0))
-        self.send_response(self.answers.get(self.path, 404))
+        signed = f"Credential={self.root}/" in self.headers.get("Authorization", "")
+        refused = self.path == STORE and not signed
+        self.send_response(403 if refused else self.answers.get(self.path, 404))
         self.send_header("X-Checkout", self.checkout)
         self.end_headers()
 
@@ -43,7 +46,8 @@ def answers() -> dict[str, int]:
 @pytest.fixture
 def stack(answers: dict[str, int], make_settings: Callable[..., Settings]) -> Iterator[Settings]:
     """Serve all three services on one port and return settings for them."""
-    told = {"answers": answers, "checkout": make_settings().checkout}
+    own = make_settings()
+    told = {"answers": answers, "checkout": own.checkout, "root": own.minio_root_user}
     handler = type("Answers", (Handler,), told)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
