@@ -129,3 +129,8 @@ setup() {
   run -0 "$CHECKOUT/scripts/stop-services.sh"
   called $'up\ndown'
 }
+
+@test "whether a backend can be used is known before any setting is read" {
+  run -0 bash -euc '. scripts/lib/env.sh && . scripts/lib/services.sh && with_backend native backend_faults && echo asked'
+  said asked
+}
