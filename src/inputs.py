@@ -8,6 +8,7 @@ pretrained weights can be had too (40 photos can't teach a network from scratch)
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -42,7 +43,7 @@ class Inputs(BaseModel):
     dataset: Kind
     weights: str  # the path of a checkpoint, or "scratch"
     weights_sha256: str  # of the checkpoint; "scratch" without one
-    notices: list[str]  # what a person must know about these inputs
+    notices: list[str]  # what the user must know about these inputs
 
     @property
     def pretrained(self) -> bool:
@@ -74,7 +75,9 @@ class Inputs(BaseModel):
         return "" if self.pretrained and self.dataset == "coco128" else "_scratch"
 
     def announce(self) -> None:
-        """Say the notices where nobody can overlook them."""
+        """Say the notices where nobody can overlook them, once in a command."""
+        if os.environ.get("NOTICES_SHOWN"):
+            return
         for notice in self.notices:
             sys.stderr.write(f"*** {notice}\n")
 

@@ -21,6 +21,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from src import mlflow_pages
 from src.champion import model
 from src.champion.build import build, fidelity
 from src.datasets import FOLDER, SET, DatasetError
@@ -395,7 +396,7 @@ def starting_parameters(run: Run) -> dict[str, str]:
 
 def version_url(settings: Settings, version: ModelVersion) -> str:
     """Return a version's page in MLflow."""
-    return f"{settings.mlflow_url}/#/models/{MODEL}/versions/{version.version}"
+    return mlflow_pages.version(settings, MODEL, version.version)
 
 
 def _link(run: Run, version: ModelVersion, settings: Settings, reason: str) -> None:

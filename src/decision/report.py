@@ -15,7 +15,7 @@ import mlflow
 from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 
-from src import pages
+from src import mlflow_pages, pages
 from src.champion import registry
 from src.datasets import FOLDER, SET, sets
 from src.datasets.manifest import LAYOUT_FILE, NOTICES, class_names
@@ -58,8 +58,8 @@ def collect(settings: Settings, record: GridRecord) -> Grid:
             missing.append(f"{cell.run_name} ({_why(state.state)})")
             continue
         tracked = MlflowClient().get_run(state.mlflow_run)
-        place = f"#/experiments/{tracked.info.experiment_id}/runs/{state.mlflow_run}"
-        run = ReportedRun(tracked, dashboard_url(state.zenml_run), f"{settings.mlflow_url}/{place}")
+        page = mlflow_pages.run(settings, tracked.info.experiment_id, state.mlflow_run)
+        run = ReportedRun(tracked, dashboard_url(state.zenml_run), page)
         cells.setdefault(group, []).append(run)
     if not cells:
         raise ReportError(f"no run of {record.tag} has finished: make grid")

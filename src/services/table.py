@@ -121,6 +121,10 @@ SERVICES = (
             answers=(200, 401),
         ),
         sign_in=SignIn("MLFLOW_ADMIN_USERNAME", "MLFLOW_ADMIN_PASSWORD", on_loopback=False),
+        # Without the parameter it opens on its GenAI side: see src/mlflow_pages.py.
+        page=dict.fromkeys(
+            BACKENDS, "http://{HOST}:{MLFLOW_PORT}/#/experiments?workflowType=machine_learning"
+        ),
     ),
     Service(
         name="zenml",

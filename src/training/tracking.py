@@ -8,16 +8,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from src import mlflow_pages
 from src.client import use_stack
 from src.datasets import SET
 from src.datasets.manifest import class_names
 from src.errors import UserError
 from src.files import sha256
-from src.settings import Settings, load_settings
+from src.settings import load_settings
 from src.training.classes import batches, metric_names
 from src.training.provenance import TRAINED
 from src.training.recipes import Recipe
-from src.training.scoring import Metrics
+from src.training.scoring import SCORES, Metrics
 from src.training.trainer import WATCH, Training, train
 
 EXPERIMENT = SET.experiment
@@ -68,11 +69,6 @@ def require_experiment(name: str) -> None:
         )
 
 
-def run_url(known: str, settings: Settings) -> str:
-    """Return a run's page under MLflow's present address; the port may have changed."""
-    return f"{settings.mlflow_url}/#/{known.partition('/#/')[2]}"
-
-
 def whereabouts(run_id: str) -> str:
     """Return why MLflow can't show a run, blank where it can."""
     from mlflow import MlflowClient
@@ -107,7 +103,14 @@ def track(
     run = mlflow.active_run()
     assert run is not None
     mlflow.set_tag("mlflow.runName", run_name)
-    mlflow.set_experiment_tag("mlflow.experimentKind", "custom_model_development")
+    mlflow.set_experiment_tags(
+        {
+            "mlflow.experimentKind": "custom_model_development",
+            mlflow_pages.VIEW_TAG: mlflow_pages.view(
+                (*SCORES, "training_seconds"), ("epochs", "imgsz")
+            ),
+        }
+    )
     mlflow.set_tags(dict(provenance))
     mlflow.log_params(recipe | {"model": provenance.get("weights", model)})
     _log_dataset(provenance)

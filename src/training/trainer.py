@@ -181,6 +181,17 @@ def _named(metrics: Mapping[str, Any]) -> Metrics:
     return {ours: float(metrics[theirs]) for theirs, ours in METRICS.items() if theirs in metrics}
 
 
+def _show_no_bars() -> None:
+    """Keep the bars of cached images off, which ignore ``YOLO_VERBOSE`` and aren't ours to show."""
+    from ultralytics.data import base
+
+    class Silent(base.TQDM):  # type: ignore[misc, valid-type]
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, **more | {"disable": True})
+
+    base.TQDM = Silent
+
+
 def configure_libraries() -> None:
     """One thread, and Ultralytics without integrations but with a font, lest it fetch one."""
     import matplotlib
@@ -188,6 +199,7 @@ def configure_libraries() -> None:
 
     # Not torch.set_num_threads: Ultralytics calls that itself with this, all cores but one.
     torch_utils.NUM_THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    _show_no_bars()
     unwanted = {name: False for name in INTEGRATIONS if SETTINGS.get(name)}
     if unwanted:
         SETTINGS.update(unwanted)

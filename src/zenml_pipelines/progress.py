@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from types import TracebackType
 from typing import Self
 
@@ -20,14 +19,15 @@ class Progress:
         """Make the bars; nothing is shown before the ``with`` block, which starts a thread."""
         self.outcomes: dict[str, Outcome] = {}  # by the cells' run names
         self._count = len(cells)
-        self._live = sys.stderr.isatty()
+        console = Console(stderr=True)
+        self._live = console.is_terminal and not console.is_dumb_terminal
         self._bars = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(bar_width=24),
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.fields[note]}"),
             progress.TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
             disable=not self._live,
         )
         self._tasks = {

@@ -28,6 +28,7 @@ def baseline(job: Job) -> int:
         print(f"  {score:<10} {value:.4f}{before}")
     print(f"  data       {result['provenance']['dataset']}, {result['provenance']['weights']}")
     print(f"  ZenML      {done.zenml_url}\n  MLflow     {result['mlflow_url']}")
+    print("  next       make grid")
     return 0
 
 

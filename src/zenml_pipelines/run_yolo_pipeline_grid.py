@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from src import mlflow_pages
 from src.errors import UserError, keep
 from src.settings import ROOT
 from src.training.recipes import Cell, read_grid
@@ -31,7 +32,8 @@ def grid(job: Job) -> int:
     Raises:
         CellsFailedError: When a cell has failed, after all others have ended.
     """
-    path = ROOT / (job.grid or f"configs/grid{job.inputs.recipe_suffix}.yaml")
+    name = job.grid or f"configs/grid{job.inputs.recipe_suffix}.yaml"
+    path = ROOT / name
     cells = read_grid(path, job.overrides, auto_here(job.inputs))
     record, done = apart(resume, plan(job, path, cells), afresh=job.force)
     missing = [cell for cell in cells if cell.run_name not in done]
@@ -42,7 +44,8 @@ def grid(job: Job) -> int:
     if missing:
         runner: Runner = cluster if job.ray_address else grid_workers
         jobs = min(job.jobs or runner.connect(job), len(missing))
-        print(f"{len(missing)} cells, {jobs} side by side", file=sys.stderr)
+        count = "1 cell" if len(missing) == 1 else f"{len(missing)} cells, {jobs} side by side"
+        print(f"{name}: {count}", file=sys.stderr)
         with claimed(job.settings, record.tag):
             status = "KILLED"
             try:
@@ -51,9 +54,24 @@ def grid(job: Job) -> int:
                 status = "FAILED" if failed else "FINISHED"
             finally:
                 apart(end, record.tag, status)
+    else:
+        print(f"{name}: nothing is missing", file=sys.stderr)
     Console(width=None if sys.stdout.isatty() else 120).print(_table(cells, progress.outcomes))
+    _say_where(job, progress.outcomes)
     _require_success(cells, progress.outcomes)
     return 0
+
+
+def _say_where(job: Job, done: Mapping[str, Outcome]) -> None:
+    """Print where the finished runs can be compared."""
+    results = [outcome.result for outcome in done.values() if isinstance(outcome, Finished)]
+    if results:
+        experiment = mlflow_pages.experiment_of(results[0]["mlflow_url"])
+        runs = [result["mlflow_run_id"] for result in results]
+        print(f"runs      {mlflow_pages.experiment(job.settings, experiment)}")
+        if len(runs) > 1:
+            print(f"compared  {mlflow_pages.compare(job.settings, experiment, runs)}")
+        print("next      make report")
 
 
 def _require_success(cells: list[Cell], done: Mapping[str, Outcome]) -> None:

@@ -19,6 +19,7 @@ from zenml.enums import ExecutionMode, ExecutionStatus
 from zenml.exceptions import RunInterruptedException
 from zenml.logger import ZenMLConsoleHandler
 
+from src import mlflow_pages
 from src.client import turn, use_stack
 from src.inputs import Inputs
 from src.services.outage import be_patient, be_patient_with_s3fs
@@ -104,7 +105,7 @@ def run_cell(
     step = run.steps["train_yolo_tiny"]
     (output,) = step.outputs["training_result"]
     result = dict(output.load())
-    result["mlflow_url"] = tracking.run_url(result["mlflow_url"], load_settings())
+    result["mlflow_url"] = mlflow_pages.moved(result["mlflow_url"], load_settings())
     log_metadata(metadata=summary.figures(result), run_id_name_or_prefix=run.id)
     return Finished(
         result=result,

@@ -8,9 +8,9 @@ from zenml import log_metadata, step
 from zenml.config.cache_policy import CachePolicy
 from zenml.types import HTMLString
 
+from src import mlflow_pages
 from src.datasets import manifest
 from src.settings import load_settings
-from src.training.tracking import run_url
 from src.zenml_steps import summary
 
 
@@ -21,7 +21,7 @@ def cache_key() -> str:
 
 @step(
     cache_policy=CachePolicy(
-        source_dependencies=[summary, manifest],
+        source_dependencies=[summary, manifest, mlflow_pages],
         file_dependencies=["reports/templates/summary.html", "reports/templates/style.css"],
         cache_func=cache_key,
     )
@@ -29,5 +29,5 @@ def cache_key() -> str:
 def summarize_yolo_experiment(training_result: dict[str, Any]) -> Annotated[HTMLString, "summary"]:
     """Return the summary as a page for ZenML's dashboard, its figures as the step's metadata."""
     log_metadata(summary.figures(training_result))
-    link = run_url(training_result["mlflow_url"], load_settings())
+    link = mlflow_pages.moved(training_result["mlflow_url"], load_settings())
     return HTMLString(summary.page(training_result | {"mlflow_url": link}))

@@ -17,7 +17,7 @@ from zenml.enums import ArtifactType, ExecutionStatus
 from zenml.exceptions import RunInterruptedException
 from zenml.models import StepRunUpdate
 
-from src import checkpoints
+from src import checkpoints, mlflow_pages
 from src.bootstrap.zenml_stack import TRACKER
 from src.datasets import FOLDER, manifest, versioning
 from src.files import sha256
@@ -102,9 +102,7 @@ def train_yolo_tiny(
         "provenance": tags,
         "images": dataset["images"],
         "mlflow_run_id": run.info.run_id,
-        "mlflow_url": (
-            f"{settings.mlflow_url}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-        ),
+        "mlflow_url": mlflow_pages.run(settings, run.info.experiment_id, run.info.run_id),
     }
     log_metadata({"mlflow_run_id": run.info.run_id, "metrics": training.metrics, **tags})
     return model, result

@@ -12,7 +12,7 @@ LAYERS = (
     "errors bulk_deletion",
     "files locks",
     "settings",
-    "client pages",
+    "client mlflow_pages pages",
     "services",
     "bootstrap",
     "checkpoints inputs download",
