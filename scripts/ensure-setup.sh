@@ -2,7 +2,7 @@
 # Make .venv from requirements.txt and .env from .env.example. A second run changes nothing; an
 # interrupted one is finished.
 # Usage: ensure-setup.sh [dev]     dev: the tools of `make lint` and `make test` too
-# Variables: PYTHON (the interpreter for .venv), VENV (default .venv)
+# Variables: PYTHON (the interpreter for .venv), VENV (default .venv); the settings TORCH, TORCH_INDEX
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 . "$ROOT/scripts/lib/secrets.sh"
@@ -39,20 +39,138 @@ check_space() {
   [ "$free" -ge "$needed" ] || die "$free MB are free in $ROOT, $needed MB are needed: make room"
 }
 
+# pip install with the arguments after $1, the number of packages. Of what pip says it passes on how far
+# it is, large downloads, retries and errors.
+pip_install() {
+  local all=$1
+  shift
+  "$PYTHON_BIN" -m pip install --disable-pip-version-check --progress-bar off "$@" 2>&1 | awk -v all="$all" '
+    /^ *(ERROR|error|Traceback)/ { failed = 1 }
+    failed || /^WARNING: Retrying/ { print }
+    /^Collecting / && ++count % 50 == 0 { print "  " count " of " all }
+    /^ *Downloading .*([5-9][0-9]|[0-9][0-9][0-9])(\.[0-9]+)? MB\)/ { print "  " $2, $3, $4 }
+    /^Installing collected / { print "  unpacking" }
+    { fflush() }' >&2
+}
+
 # $1: the lock. A copy in .venv, written last, says that this very lock was installed completely.
+# PyTorch, which comes in builds of very different sizes, is left to install_torch.
 install_lock() {
-  local lock=$1 stamp=$VENV/.installed-${1##*/}
+  local lock=$1 stamp=$VENV/.installed-${1##*/} rest=$VENV/.without-torch-${1##*/} hashes=''
   if cmp -s "$ROOT/$lock" "$stamp"; then return; fi
   take_lock environment "make setup"
   if cmp -s "$ROOT/$lock" "$stamp"; then return; fi # another make has just done it
   # pip replaces files under what runs: nothing may train meanwhile; make up restarts the servers.
   [ ! -f "$STATE/backend" ] || take_lock stack "make setup" --now
   check_space 3000
-  say "installing $lock into ${VENV#"$ROOT"/} (some minutes the first time)"
+  awk '/^[^ #]/ { torch = /^torch(vision)?==/ } !torch' "$ROOT/$lock" >"$rest"
+  ! grep -q -- --hash= "$rest" || hashes=--require-hashes
+  say "installing $(grep -c == "$rest") packages of $lock into ${VENV#"$ROOT"/} (a minute or two the first time)"
   rm -f "$stamp"
-  "$PYTHON_BIN" -m pip install -qq --disable-pip-version-check -r "$ROOT/$lock" ||
+  pip_install "$(grep -c == "$rest")" --no-deps $hashes -r "$rest" ||
     die "pip could not install $lock (see above): mend the cause and run make setup again"
   cp "$ROOT/$lock" "$stamp"
+}
+
+# A setting, before there is a Python that could read .env properly.
+early_setting() {
+  local value=${!1:-}
+  [ -n "$value" ] || [ ! -f "$ROOT/.env" ] || value=$(sed -n "s/^$1=//p" "$ROOT/.env" | tail -n 1)
+  [ -n "$value" ] || value=$(sed -n "s/^$1=//p" "$ROOT/.env.example")
+  printf '%s' "$value"
+}
+
+has_nvidia_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
+
+# Which build of PyTorch suits: cpu from TORCH_INDEX, or PyPI's (on Linux with CUDA, on a Mac without).
+suitable_torch() {
+  case $(early_setting TORCH) in
+    cpu) echo cpu ;;
+    cuda) echo pypi ;;
+    auto) if [ "$(uname)" = Linux ] && ! has_nvidia_gpu; then echo cpu; else echo pypi; fi ;;
+    *) die "TORCH=$(early_setting TORCH): choose auto, cpu or cuda" ;;
+  esac
+}
+
+# Let pip see TORCH_INDEX alone: the user's other indexes would offer the CUDA build under the same
+# version.
+from_torch_index() (
+  unset PIP_EXTRA_INDEX_URL PIP_FIND_LINKS
+  export PIP_CONFIG_FILE=/dev/null
+  PIP_INDEX_URL=$(early_setting TORCH_INDEX)
+  export PIP_INDEX_URL
+  "$@"
+)
+
+# Whether TORCH_INDEX answers and has the version ($1). Asked first, since pip would try for minutes
+# to reach an address that does not answer.
+index_has_torch() {
+  local found
+  found=$(from_torch_index "$PYTHON_BIN" -m pip index versions torch \
+    --disable-pip-version-check --timeout 5 --retries 0 2>/dev/null) || return 1
+  [[ $found == *"$1"* ]]
+}
+
+# The CUDA libraries are of no use to a CPU build, and take 5 GB.
+remove_cuda() {
+  local names
+  names=$("$PYTHON_BIN" -m pip list --disable-pip-version-check --format=freeze 2>/dev/null |
+    sed -nE 's/^((nvidia-|cuda-|triton)[^=]*)==.*/\1/p' | grep -vx nvidia-ml-py) || return 0
+  # shellcheck disable=SC2086 # one word for each
+  "$PYTHON_BIN" -m pip uninstall -qq -y $names
+}
+
+# What an earlier version of this script has installed, as install_torch notes it; else nothing.
+adopt_torch() {
+  "$PYTHON_BIN" - "$1" <<'PY'
+import importlib.metadata, sys
+
+wanted = dict(pin.split("==") for pin in sys.argv[1].split())
+try:
+    found = {name: importlib.metadata.version(name) for name in wanted}
+except importlib.metadata.PackageNotFoundError:
+    sys.exit()
+if all(found[name].partition("+")[0] == wanted[name] for name in wanted):
+    print(sys.argv[1] + ("cpu" if "+cpu" in found["torch"] else "pypi"), end="")
+PY
+}
+
+# Install the build of PyTorch that TORCH asks for. `auto` keeps what is there.
+install_torch() {
+  local stamp=$VENV/.installed-torch versions build have
+  versions=$(grep -oE '^torch(vision)?==[^ ;]+' "$ROOT/requirements.txt" | tr '\n' ' ')
+  build=$(suitable_torch) || exit 1
+  [ -f "$stamp" ] || adopt_torch "$versions" >"$stamp"
+  have=$(cat "$stamp")
+  if [ "$have" = "$versions$build" ]; then return; fi
+  if [ "$(early_setting TORCH)" = auto ] && [ "${have% *} " = "$versions" ]; then return; fi
+  take_lock environment "make setup"
+  if [ "$(cat "$stamp")" = "$versions$build" ]; then return; fi # another make has just done it
+  [ ! -f "$STATE/backend" ] || take_lock stack "make setup" --now
+  : >"$stamp"
+  if [ "$build" = cpu ]; then
+    if index_has_torch "$(cut -d' ' -f1 <<<"${versions#torch==}")"; then
+      say "installing PyTorch's CPU build (200 MB, without hashes; TORCH=cuda chooses the other)"
+      # shellcheck disable=SC2086 # one word for each
+      from_torch_index pip_install 2 --no-deps --force-reinstall $versions ||
+        die "pip could not install PyTorch (see above): mend the cause and run make setup again"
+      remove_cuda
+    elif [ "$(early_setting TORCH)" = auto ]; then
+      warn "$(early_setting TORCH_INDEX) can't be reached, or lacks ${versions% }:" \
+        "PyPI's build is taken, which brings 5 GB of CUDA; make setup TORCH=cpu tries again"
+      build=pypi
+    else
+      die "$(early_setting TORCH_INDEX) can't be reached, or lacks ${versions% }: set TORCH_INDEX to an index that has them, or TORCH=cuda"
+    fi
+  fi
+  if [ "$build" = pypi ]; then
+    [ "$(uname)" != Linux ] || check_space 6000
+    say "installing PyTorch from PyPI (without hashes$([ "$(uname)" != Linux ] || printf ', 5 GB with CUDA, some minutes'))"
+    # shellcheck disable=SC2086 # one word for each
+    { pip_install 2 --no-deps --force-reinstall $versions && pip_install 20 $versions; } ||
+      die "pip could not install PyTorch (see above): mend the cause and run make setup again"
+  fi
+  printf '%s%s' "$versions" "$build" >"$stamp"
 }
 
 # Every Python of .venv deletes in bulk where the store refuses to: see src/bulk_deletion.py.
@@ -65,7 +183,7 @@ ensure_bulk_deletion() {
 ensure_venv() {
   local python
   if [ -x "$PYTHON_BIN" ] && python_suits "$PYTHON_BIN" && [ -f "$VENV/.created" ]; then return; fi
-  python=$(find_python)
+  python=$(find_python) || exit 1
   take_lock environment "make setup"
   if [ -x "$PYTHON_BIN" ] && [ -f "$VENV/.created" ]; then return; fi # another make has just made it
   say "creating ${VENV#"$ROOT"/} with $("$python" --version 2>&1)"
@@ -149,11 +267,12 @@ main() {
   check_tools
   ensure_venv
   install_lock requirements.txt
+  install_torch
   [ "${1:-}" != dev ] || install_lock requirements-dev.txt
   ensure_bulk_deletion
+  ensure_env_file
   ensure_private_folder "$STATE"
   chmod 700 "$STATE"
-  ensure_env_file
   ensure_dvc_config
   ensure_docker_secrets
 }

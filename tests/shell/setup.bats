@@ -21,7 +21,7 @@ case "\$*" in
     rm -rf "\$4" && mkdir -p "\$4/bin" && cp "\$0" "\$4/bin/python"
     ;;
   '-m pip '*)
-    echo "pip \${*: -1}" | sed 's|$PWD/||' >>'$CALLS'
+    echo "pip \${*: -1}" | sed 's|^pip .*/.without-torch-|pip |' >>'$CALLS'
     [ -z "\${PIP_FAILS:-}" ]
     ;;
   '-m src.datasets --configure-only') mkdir -p .dvc && touch .dvc/config.local ;;
