@@ -49,7 +49,7 @@ check_services() {
     if taken=$("$PYTHON_BIN" -m src.services.processes ports $PORTS); then
       good "the ports are free ($PORTS)"
     else
-      bad "$taken"
+      while IFS= read -r fault; do bad "$fault"; done <<<"$taken"
     fi
     return
   fi
@@ -69,7 +69,7 @@ main() {
   choose_backend
   check_exposure
   check_services
-  return "$FAILED"
+  exit "$FAILED"
 }
 
 main "$@"

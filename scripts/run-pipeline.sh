@@ -10,6 +10,7 @@ set -Eeuo pipefail
 
 main() {
   require_setup
+  export NOTICES_SHOWN=1 # by ensure-dataset.sh, which make runs first
   if [ "$1" = grid ]; then set -- grid ${GRID:+--grid "$GRID"} ${JOBS:+--jobs "$JOBS"}; fi
   exec "$PYTHON_BIN" -m "src.zenml_pipelines.run_yolo_pipeline_$1" \
     ${FORCE:+--force} "${@:2}"

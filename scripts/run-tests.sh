@@ -17,6 +17,30 @@ run_serve() { TEST_LONG=1 TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v -
 run_own_data() { TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_own_data.py; }
 run_faults() { FIGURES=docs/reliability.md TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_bad_days.py; }
 
+# This checkout's own stack, as it runs.
+run_browser() { "$PYTHON_BIN" -m pytest -v tests/browser; }
+# The README's pictures, few colours each so that they stay small.
+run_screenshots() {
+  local folder
+  folder=$(mktemp -d)
+  PICTURES=$folder "$PYTHON_BIN" -m pytest -q tests/browser
+  "$PYTHON_BIN" - "$folder" docs/pictures <<'PY'
+import pathlib, sys
+
+from PIL import Image
+
+taken, kept = map(pathlib.Path, sys.argv[1:])
+kept.mkdir(exist_ok=True)
+for name in ("mlflow_runs", "mlflow_compare", "zenml_dag", "report_1400"):
+    if (taken / f"{name}.png").is_file():
+        image = Image.open(taken / f"{name}.png").convert("RGB")
+        image.thumbnail((1000, 1000))
+        image.quantize(96).save(kept / f"{name}.png", optimize=True)
+        print(kept / f"{name}.png", (kept / f"{name}.png").stat().st_size // 1000, "KB")
+PY
+  rm -r "$folder"
+}
+
 run_docker() {
   . "$ROOT/scripts/lib/services.sh"
   with_backend docker backend_check || die "the Docker tests need an engine and Compose v2"
@@ -31,7 +55,7 @@ main() {
   [ -n "${ONLY:-}" ] || suites=("$@")
   for suite in "${suites[@]}"; do
     case $suite in
-      unit | shell | e2e | docker | faults | own_data | serve | statistics)
+      unit | shell | e2e | docker | faults | own_data | serve | statistics | browser | screenshots)
         title "== $suite tests"
         "run_$suite"
         ;;

@@ -10,7 +10,7 @@ main() {
   load_settings
   if [ ! -f "$STATE/backend" ]; then
     say "services: not running: make up"
-    return 1
+    exit 1
   fi
   choose_backend
   states=$(service_states)
@@ -22,7 +22,7 @@ main() {
     printf '%-14s%-10s%-16s%s\n' "$service" "$state" \
       "$(awk -F'\t' -v s="$service" '$1 == s { print $2 }' <<<"$health")" "$(about URL "$service")"
   done <<<"$states"
-  return "$failed"
+  exit "$failed"
 }
 
 main "$@"

@@ -1,30 +1,26 @@
 #!/usr/bin/env bash
 # Start the services, wait until they are healthy, print their addresses. A second run changes
 # nothing but what .env changed.
-# Usage: start-services.sh
+# Usage: start-services.sh [--show]     --show: the pages too when all runs already
 # Variables: MODE, and every setting of .env.example
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 . "$ROOT/scripts/lib/services.sh"
 . "$ROOT/scripts/lib/secrets.sh"
 . "$ROOT/scripts/lib/wait.sh"
+. "$ROOT/scripts/lib/where.sh"
 
 forget_backend_unless_running() {
   local status=$?
   [ "$status" = 0 ] || backend_states | grep -qv "$(printf '\tstopped\t')" || rm -f "$STATE/backend"
 }
 
-show_addresses() {
-  local service
-  for service in $SHOWN; do printf '%-14s%s\n' "$(about LABEL "$service")" "$(about URL "$service")"; done
-}
-
 main() {
-  local silent=''
+  local show=${1:-} silent=''
   load_settings
   choose_backend
   if [ -f "$STATE/backend" ] && backend_settled && services_healthy; then
-    show_addresses
+    [ -z "$show" ] || print_pages
     return
   fi
   ensure_private_folder "$STATE"
@@ -35,6 +31,7 @@ main() {
     silent=$(running_but_silent)
   else
     say "backend: $BACKEND ($BACKEND_REASON)"
+    show=--show
     # A first start that fails binds nobody to this backend.
     trap forget_backend_unless_running EXIT
   fi
@@ -47,7 +44,7 @@ main() {
   wait_until_healthy $silent
   # What was killed, or gave up waiting, could not say so itself; without a stack nothing has run.
   [ ! -f "$BACKEND_STATE/stack-id" ] || "$PYTHON_BIN" -m src.zenml_pipelines.runs
-  show_addresses
+  [ -z "$show" ] || print_pages
 }
 
 running_but_silent() {

@@ -13,6 +13,17 @@ COMPOSE_PROJECT=zenml-cv-yolo-$(pwd -P | cksum | cut -d' ' -f1)
 
 # shellcheck source=scripts/lib/log.sh
 . "$ROOT/scripts/lib/log.sh"
+# A subshell's failure is its caller's to report, and that of `bash -c` has no place to name.
+trap '_s=$? _c=$BASH_COMMAND; [ "$BASH_SUBSHELL" != 0 ] || [ -z "${BASH_SOURCE:-}" ] || report_failure "${BASH_SOURCE#"$ROOT"/}" "$LINENO" "$_c" "$_s"' ERR
+
+# These say yes with 1 and no with 0; what reads them asks whether they are set.
+for _switch in FORCE FOLLOW FIX DEBUG; do
+  case ${!_switch:-} in
+    '' | 0 | no | false) unset "$_switch" ;;
+    1 | yes | true) export "$_switch=1" ;;
+    *) die "$_switch=${!_switch}: 1 for yes, 0 for no" ;;
+  esac
+done
 
 require_setup() {
   [ -x "$PYTHON_BIN" ] && [ -f "$ROOT/.env" ] || die "this checkout is not set up: run make setup"

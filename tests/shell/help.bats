@@ -11,7 +11,8 @@ targets() { sed -nE 's/^([a-z-]+):.*## .*/\1/p' Makefile; }
   run -0 make help
   [ "$(targets | wc -l)" -ge 15 ]
   for target in $(targets); do
-    text=$(sed -nE "s/^$target:.*## (.*)/\1/p" Makefile)
+    text=$(sed -nE "s/^$target:.*## (.*)/\1/p" Makefile | sed -E 's/ \[[A-Z_ ]+\]$//; s/\$\$/$/g')
+    text=$(fold -s -w 60 <<<"$text" | head -n 1)
     grep -qE "^  $target +" <<<"$output" || fail "$target is not listed"
     said "$text"
   done
@@ -54,6 +55,95 @@ targets() { sed -nE 's/^([a-z-]+):.*## .*/\1/p' Makefile; }
 
 @test "a mistyped variable is refused, a setting and a sentence are not" {
   run -2 make help EPOCH=50
-  said 'unknown: EPOCH'
-  run -0 make help EPOCHS=50 ZENML_PORT=8181 REASON='it is = better'
+  said 'reads no EPOCH'
+  run -0 make -n promote ZENML_PORT=8181 REASON='it is = better'
+}
+
+@test "a variable is refused where it is not read" {
+  run -2 make -n baseline RAY_ADDRESS=127.0.0.1:6379
+  said 'baseline reads no RAY_ADDRESS'
+  run -2 make report EPOCHS=3
+  run -0 make -n grid RAY_ADDRESS=127.0.0.1:6379
+  run -0 make -n baseline grid JOBS=2 EPOCHS=3
+}
+
+@test "every variable stands beside its targets, and fits 80 columns" {
+  run -0 make help
+  for variable in EPOCHS GRID JOBS RUN REASON SOURCE SERVICE FIX ONLY RAY_ADDRESS UV; do
+    grep -qE "^ {15,}.*\b$variable\b" <<<"$output" || fail "$variable is not listed"
+  done
+  for line in "${lines[@]}"; do [ "${#line}" -le 80 ] || fail "too long: $line"; done
+}
+
+@test "0 means no and 1 means yes; what is neither is refused" {
+  for switch in FORCE FOLLOW FIX; do
+    for value in 0 no ''; do
+      run -0 env "$switch=$value" bash -c "$(library_script env "echo \"\${$switch-unset}\"")"
+      [ "$output" = unset ]
+    done
+    run -0 env "$switch=1" bash -c "$(library_script env "echo \"\${$switch-unset}\"")"
+    [ "$output" = 1 ]
+    run -1 env "$switch=maybe" bash -c "$(library_script env :)"
+    said "$switch=maybe: 1 for yes, 0 for no"
+  done
+}
+
+@test "a script that fails unexpectedly says where" {
+  write_script scripts/fails.sh <<'SH'
+set -Eeuo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
+main() {
+  ls /missing-folder
+}
+main
+SH
+  run scripts/fails.sh
+  [ "$status" != 0 ]
+  said 'scripts/fails.sh:5: ended with status 2: ls /missing-folder'
+}
+
+@test "the locks are compiled without installing the project" {
+  run -0 make -n lock
+  [ "$output" = scripts/compile-requirements.sh ]
+}
+
+@test "completion offers targets and variables, in this checkout only" {
+  eval "$(scripts/print-completion.sh)"
+  complete_word() {
+    COMP_WORDS=(make "$1") COMP_CWORD=1 COMPREPLY=()
+    _zenml_cv_yolo
+  }
+  complete_word base
+  [ "${COMPREPLY[*]}" = baseline ]
+  complete_word EPO
+  [ "${COMPREPLY[*]}" = EPOCHS= ]
+  complete_word ZENML_PO
+  [ "${COMPREPLY[*]}" = ZENML_PORT= ]
+  cd /
+  complete_word base
+  [ "${#COMPREPLY[@]}" = 0 ]
+}
+
+@test "a page is printed where no browser can be opened, and opened where one can" {
+  set_up
+  stub_backend
+  run -1 scripts/open-page.sh
+  said 'make up'
+  mkdir -p .stack && echo native >.stack/backend
+  unset DISPLAY WAYLAND_DISPLAY
+  run -0 --separate-stderr scripts/open-page.sh
+  [ "$output" = http://localhost:8080 ]
+  write_script "$STUBS/my-browser" <<<"echo \"\$*\" >>'$CALLS'"
+  BROWSER=my-browser SERVICE=mlflow run -0 scripts/open-page.sh
+  called 'http://localhost:5000/#/experiments?workflowType=machine_learning'
+  SERVICE=nonsense run -1 scripts/open-page.sh
+  said 'choose one of'
+}
+
+@test "an API key needs a name" {
+  set_up
+  run -1 scripts/manage-api-keys.sh create
+  said 'make api-key NAME=ci'
+  run -1 scripts/manage-api-keys.sh revoke
+  said 'make revoke NAME=ci'
 }
