@@ -238,6 +238,11 @@ def test_the_report_and_the_champion_get_their_files_from_mlflow(checkout: Check
     printed = checkout.make("predict", "SOURCE=data/tiny_person/images/test")
     assert "person-detector version 1" in printed
     assert "in 32 pictures" in printed
+    # While there is something to see: every link and page, in a browser where one is installed.
+    kept = checkout.root.parent / "printed"
+    kept.write_text(printed + checkout.make("baseline", "grid"))
+    checkout.variables["PRINTED"] = str(kept)
+    checkout.run(str(checkout.interpreter), "-m", "pytest", "-q", "-rs", "tests/browser")
     shutil.rmtree(report.parent)
     (checkout.root / "reports" / "index.html").unlink()
     shutil.rmtree(checkout.root / "predictions")

@@ -1,0 +1,132 @@
+"""A real browser before the running stack of this checkout, after `make grid report`.
+
+Pictures go to ``PICTURES`` (default: a temporary folder), one for each test that takes one.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from src.client import use_stack
+from src.services.health import check_all
+from src.settings import Settings, load_settings
+
+playwright = pytest.importorskip("playwright.sync_api", reason="make lint installs Playwright")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+WAIT = 30_000  # ms for a page to show what it should
+Take = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def stack() -> Settings:
+    """Return the settings of the running stack, which has a finished grid."""
+    settings = load_settings()
+    down = {service for service, fault in check_all(settings).items() if fault}
+    if down:
+        pytest.skip(f"not running: {', '.join(sorted(down))}: make grid report")
+    use_stack(settings)
+    return settings
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["playwright.Browser"]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on PATH: on Debian, apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        # Drawn without a GPU, ZenML's animated sign-in page takes a busy machine's whole time.
+        options = ["--disable-background-networking", "--disable-gpu", "--disable-3d-apis"]
+        options.append("--disable-dev-shm-usage")
+        if os.geteuid() == 0:
+            options.append("--no-sandbox")
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield opened
+        opened.close()
+
+
+class Visit:
+    """A fresh browser window, as a newcomer's, that notes which hosts it is sent to."""
+
+    def __init__(self, browser: "playwright.Browser", pictures: Path, name: str) -> None:
+        self.page = browser.new_page(
+            viewport={"width": 1400, "height": 900}, reduced_motion="reduce"
+        )
+        self.page.set_default_timeout(WAIT)
+        self._sent: set[str] = set()
+        self.page.on("request", lambda request: self._sent.add(request.url))
+        self.page.on("requestfailed", self._forget_blocked)
+        self._pictures, self._name = pictures, name
+
+    def _forget_blocked(self, request: "playwright.Request") -> None:
+        """Forget what never left the browser, because the page's own policy forbids it."""
+        if "csp" in (request.failure or "").lower():
+            self._sent.discard(request.url)
+
+    @property
+    def hosts(self) -> set[str]:
+        sent = (url for url in self._sent if url.startswith(("http", "ws")))
+        return {urlsplit(url).hostname or "" for url in sent}
+
+    def picture(self, name: str = "") -> Path:
+        file = self._pictures / f"{name or self._name}.png"
+        self.page.screenshot(path=file, animations="disabled")
+        return file
+
+    def shows(self, *texts: str) -> None:
+        for text in texts:
+            self.page.get_by_text(text).first.wait_for()
+
+
+@pytest.fixture
+def visit(
+    browser: "playwright.Browser",
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Visit]:
+    folder = Path(os.environ.get("PICTURES") or tmp_path_factory.mktemp("pictures"))
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Visit(browser, folder, request.node.name.removeprefix("test_"))
+    yield made
+    assert made.hosts <= {load_settings().host}, "upstream's page sends the browser elsewhere"
+    made.page.close()
+
+
+@pytest.fixture
+def zenml(visit: Visit, stack: Settings) -> Visit:
+    """A window signed in to ZenML with what `make credentials` shows."""
+    visit.page.goto(f"{stack.zenml_url}/login")
+    visit.page.locator("input[name=username]").fill(stack.zenml_admin_username)
+    visit.page.locator("input[type=password]").fill(stack.zenml_admin_password)
+    visit.page.keyboard.press("Enter")
+    visit.page.wait_for_url(lambda url: "/login" not in url)
+    return visit
+
+
+@pytest.fixture(scope="session")
+def runs(stack: Settings) -> list[dict]:
+    """Return the experiment's finished runs, newest first, as MLflow's REST API gives them."""
+    from src.training.tracking import EXPERIMENT
+
+    api = f"{stack.mlflow_url}/api/2.0/mlflow"
+    auth = (stack.mlflow_admin_username, stack.mlflow_admin_password)
+    found = requests.get(
+        f"{api}/experiments/get-by-name",
+        params={"experiment_name": EXPERIMENT},
+        auth=auth,
+        timeout=10,
+    )
+    if found.status_code != 200:
+        pytest.skip("nothing has been trained here: make grid report")
+    body = {
+        "experiment_ids": [found.json()["experiment"]["experiment_id"]],
+        "order_by": ["attributes.start_time DESC"],
+        "filter": "attributes.status = 'FINISHED'",
+    }
+    answer = requests.post(f"{api}/runs/search", json=body, auth=auth, timeout=10).json()
+    if len(answer.get("runs", [])) < 2:
+        pytest.skip("nothing to compare here: make grid report")
+    return answer["runs"]
