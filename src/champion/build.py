@@ -22,8 +22,8 @@ def build(weights: Path, arguments: str, imgsz: int, classes: Sequence[str], fol
         weights: The checkpoint, ``best.pt`` in the model.
         arguments: Of the training, as YAML.
         imgsz: Of the square input, px.
-        classes: The data set's; a checkpoint's other classes are left out of account, unless it
-            has no others.
+        classes: That the model is limited to, by name; all of the checkpoint's where there are
+            none, or it has none of them.
         folder: An empty folder.
 
     Raises:

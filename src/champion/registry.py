@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -148,16 +148,18 @@ def models_folder(settings: Settings) -> Path:
     return settings.backend_state / "models"
 
 
-def make_model(weights: Path, arguments: str, imgsz: int, settings: Settings) -> Path:
-    """Return the folder of the model made of a checkpoint, made where it isn't yet."""
-    folder = _place(sha256(weights), imgsz, settings)
+def make_model(
+    weights: Path, arguments: str, imgsz: int, classes: Sequence[str], settings: Settings
+) -> Path:
+    """Return the folder of the model that ``build`` makes of a checkpoint, made where it isn't."""
+    folder = _place(sha256(weights), imgsz, classes, settings)
     if folder.is_dir():
         return folder
     private_folder(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".build-") as temporary:
         work = Path(temporary) / "model"
         work.mkdir()
-        build(weights, arguments, imgsz, class_names(FOLDER), work)
+        build(weights, arguments, imgsz, classes, work)
         try:
             work.rename(folder)
         except OSError:
@@ -166,19 +168,20 @@ def make_model(weights: Path, arguments: str, imgsz: int, settings: Settings) ->
     return folder
 
 
-def _place(digest: str, imgsz: int, settings: Settings) -> Path:
-    classes = hashlib.sha256(json.dumps(class_names(FOLDER)).encode()).hexdigest()
-    return models_folder(settings) / f"made-{digest[:16]}-{imgsz}-{classes[:8]}"
+def _place(digest: str, imgsz: int, classes: Sequence[str], settings: Settings) -> Path:
+    named = hashlib.sha256(json.dumps(list(classes)).encode()).hexdigest()
+    return models_folder(settings) / f"made-{digest[:16]}-{imgsz}-{named[:8]}"
 
 
 def _made_of(run: Run, settings: Settings, version: ModelVersion | None = None) -> Path:
     """Return the folder of the model made of a run's weights."""
     imgsz, digest = int(run.data.params["imgsz"]), run.data.tags.get(TRAINED)
-    if digest is not None and (folder := _place(digest, imgsz, settings)).is_dir():
+    classes = class_names(FOLDER) if STARTING in run.data.tags else []  # a training's are its own
+    if digest is not None and (folder := _place(digest, imgsz, classes, settings)).is_dir():
         return folder
     with tempfile.TemporaryDirectory() as temporary:
         weights = _weights(run, version, Path(temporary))
-        return make_model(weights, arguments_of(run), imgsz, settings)
+        return make_model(weights, arguments_of(run), imgsz, classes, settings)
 
 
 def _weights(run: Run, version: ModelVersion | None, folder: Path) -> Path:

@@ -25,6 +25,7 @@ from src.champion.registry import (
 )
 from src.checkpoints import kept, load
 from src.datasets import FOLDER, DatasetError
+from src.datasets.manifest import class_names
 from src.datasets.versioning import require_current
 from src.decision.comparison import Comparison, compare
 from src.inputs import SCRATCH
@@ -209,11 +210,11 @@ def check_export(verdict: Verdict, run: Run, settings: Settings) -> Verdict:
     with tempfile.TemporaryDirectory() as temporary:
         if verdict.passed:
             weights = weights_of(run.info.run_id, Path(temporary))
-            arguments = arguments_of(run)
+            arguments, classes = arguments_of(run), []
         else:
             weights = kept(tags["weights_sha256"])
-            arguments = as_yaml(starting_parameters(run))
-        folder = make_model(weights, arguments, imgsz, settings)
+            arguments, classes = as_yaml(starting_parameters(run)), class_names(FOLDER)
+        folder = make_model(weights, arguments, imgsz, classes, settings)
     found = fidelity_of(folder, tags["dataset_md5"])
     said = f"{str(found)[:1].upper()}{str(found)[1:]}"
     if not found.lost:

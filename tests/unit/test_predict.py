@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from src.champion import predict as module
+from src.champion import registry as registry_module
 from src.champion.registry import STARTING, promote
 from src.files import sha256
 from src.settings import Settings
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("registry")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of the data set in use, which is not there yet."""
     monkeypatch.setattr(module, "PREDICTIONS", tmp_path / "predictions")
-    monkeypatch.setattr(module, "FOLDER", tmp_path / "data")
+    monkeypatch.setattr(registry_module, "FOLDER", tmp_path / "data")
     return tmp_path / "data"
 
 
@@ -57,7 +58,7 @@ def detect(weights: Path, settings: Settings, tmp_path: Path, **tags: str) -> di
     client.log_param(run_id, "imgsz", 64)
     client.log_artifact(run_id, str(weights), "weights")
     client.set_terminated(run_id)
-    promote(client.get_run(run_id), settings, "a test")
+    promote(client.get_run(run_id), settings, "a test", force=True)  # there is no test split
     picture = tmp_path / "picture.png"
     Image.new("RGB", (64, 64), "grey").save(picture)
     made = module.predict(picture, settings)
@@ -95,6 +96,6 @@ def test_a_checkpoint_as_it_came_is_limited_to_the_datas_classes(
     describe(folder, ["cat", "dog"])
     weights = checkpoint(tmp_path / "best.pt", ["kite", "dog", "Cat"], sees)
     found = detect(weights, settings, tmp_path, **{STARTING: "its identity"})
-    assert found["classes"] == ["cat", "dog"]
+    assert found["classes"] == ["dog", "cat"]  # in the checkpoint's order
     (picture,) = found["predictions"]
     assert {item["class"] for item in picture["objects"]} == named
