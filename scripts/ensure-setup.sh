@@ -30,7 +30,7 @@ check_tools() {
   done
   [ -z "$missing" ] || die "not found:$missing: install with your package manager"
   git -C "$ROOT" rev-parse --git-dir >/dev/null 2>&1 ||
-    die "$ROOT is no Git checkout, which DVC needs: clone the repository, or run git init"
+    die "$ROOT is not a Git checkout, which DVC needs: clone the repository, or run git init"
 }
 
 check_space() {

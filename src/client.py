@@ -18,7 +18,7 @@ from src.errors import UserError, file_fault, run_command
 from src.files import private_folder
 from src.settings import ROOT, STATE, Settings, load_settings
 
-# What of a person's own environment would lead the clients elsewhere.
+# What of your own environment would lead the clients elsewhere.
 FOREIGN = (
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
@@ -103,7 +103,8 @@ def use_stack(settings: Settings) -> None:
 def turn(settings: Settings) -> Iterator[None]:
     """Wait for this process's turn to use ZenML's client for the first time.
 
-    It writes its configuration in place, and whoever reads half of it gets the stack ``default``.
+    It writes its configuration in place, and a process that reads half of it gets the stack
+    ``default``.
     """
     with (private_folder(settings.backend_state) / "zenml-client.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -38,7 +38,7 @@ def fetch(url: str, target: Path) -> Path:
     """Return a local file with the content of ``url``; ``file://`` addresses are used in place.
 
     An interrupted download goes on where it stopped when the server allows it, else it starts
-    anew. A complete one is not repeated. Of an address without a pinned SHA-256 the first one's is
+    again. A complete one is not repeated. Of an address without a pinned SHA-256 the first one's is
     recorded, and said when it changes.
 
     Raises:
@@ -75,7 +75,7 @@ def _download(url: str, target: Path) -> None:
     with requests.get(
         url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)
     ) as answer:
-        if answer.status_code == 416:  # the part holds more than the file: begin anew
+        if answer.status_code == 416:  # the part holds more than the file: begin again
             part.unlink()
             return _download(url, target)
         answer.raise_for_status()

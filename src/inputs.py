@@ -200,7 +200,7 @@ def _checked(weights: Path, known: Inputs | None) -> str:
     except checkpoints.CheckpointError as error:
         checkpoints.kept(digest).unlink(missing_ok=True)
         if weights.parent == DOWNLOADS:
-            weights.unlink()  # so that the next try downloads it anew
+            weights.unlink()  # so that the next try downloads it again
         raise InputsError(f"WEIGHTS: {weights} {error}") from error
     if task != "detect":
         raise InputsError(f"WEIGHTS: {weights} is a model for {task}, not for detect")

@@ -139,7 +139,7 @@ class Settings(BaseModel):
         except ValueError:
             raise ValueError("must be an IPv4 address of this machine, such as 127.0.0.1") from None
         if unspecified:
-            raise ValueError(f"{value} is no address that clients can connect to: name one")
+            raise ValueError(f"{value} is not an address that clients can connect to: name one")
         return value
 
     @property

@@ -37,7 +37,7 @@ backend_faults() {
     said=$(docker version 2>&1 >/dev/null) || : # the failure is what is being looked at
     case $said in
       *'ermission denied'*)
-        echo "no permission to use the Docker engine: sudo usermod -aG docker $(id -un), then sign in anew; or use MODE=native"
+        echo "no permission to use the Docker engine: sudo usermod -aG docker $(id -un), then sign in again; or use MODE=native"
         ;;
       *)
         echo "the Docker engine does not answer: start Docker Desktop, or sudo systemctl start docker; or use MODE=native"
@@ -261,7 +261,7 @@ docker_inspect() {
   ids=$(docker ps --all --quiet --filter "label=com.docker.compose.project=$COMPOSE_PROJECT" \
     --filter label=com.docker.compose.oneoff=False) || return
   [ -n "$ids" ] || return 0
-  # A container that is gone by now is no fault: Compose replaces them.
+  # A container that is gone by now is not a fault: Compose replaces them.
   # shellcheck disable=SC2086 # one word for each container
   docker inspect --format '{{index .Config.Labels "com.docker.compose.service"}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}-{{end}} {{.RestartCount}} {{.State.ExitCode}} {{.State.OOMKilled}}' $ids 2>/dev/null || :
 }

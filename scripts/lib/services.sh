@@ -6,7 +6,7 @@
 #   backend_faults        print why it can't run here, a line each; nothing when it can
 #   backend_settled       whether everything runs as the settings want it; looks only
 #   backend_up            start what is not running, carrying changed settings through; what was
-#                         begun and left by an earlier one is no failure of this one
+#                         begun and left by an earlier one is not a failure of this one
 #   backend_restart SVC   start a service again that runs and does not answer
 #   backend_states        print "service<TAB>running|starting|stopped|failed<TAB>detail" for each
 #   backend_logs N [SVC]  print the last N lines of each service, or of one; FOLLOW=1 keeps on

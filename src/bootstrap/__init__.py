@@ -11,7 +11,7 @@ Outcome = Literal["created", "updated", "unchanged"]
 
 
 class BootstrapError(UserError):
-    """Something that a person must do first; the message says what."""
+    """Something that you must do first; the message says what."""
 
 
 def report(what: str, outcome: Outcome) -> None:

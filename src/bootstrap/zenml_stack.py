@@ -91,7 +91,7 @@ def _ensure_secret(client: Client, name: str, values: dict[str, str]) -> None:
                 raise
             held = {}
         if held != values or found[0].private:
-            # Written anew as a whole: after a change of ZENML_ENCRYPTION_KEY the server can't
+            # Written again as a whole: after a change of ZENML_ENCRYPTION_KEY the server can't
             # read the old values, which an update would need.
             client.delete_secret(str(found[0].id))
             client.create_secret(name, values)

@@ -46,7 +46,7 @@ class TooManyPixels(PictureError):
 
 
 class UnknownFormat(PictureError):
-    """A file that is no picture, or of a format not read here."""
+    """A file that is not a picture, or of a format not read here."""
 
 
 class ParameterError(ValueError):
@@ -94,7 +94,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     of several frames the first counts.
 
     Raises:
-        UnknownFormat: When it is no picture of ``FORMATS``.
+        UnknownFormat: When it is not a picture of ``FORMATS``.
         TooManyPixels: When it has more than ``max_pixels``.
         PictureError: When it is truncated, damaged, or in a colour space not read here.
     """

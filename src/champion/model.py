@@ -136,7 +136,7 @@ def check(folder: Path, version: ModelVersion) -> None:
         raise ChangedError(
             f"{version.name} version {version.version} is not what was registered: "
             f"{', '.join(wrong)} (SHA-256). Somebody changed it in the artifact store: make "
-            f"rollback, or make promote RUN={version.run_id} FORCE=1 REASON='…' to register it anew"
+            f"rollback, or register it again: make promote RUN={version.run_id} FORCE=1 REASON='…'"
         )
 
 

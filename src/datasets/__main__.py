@@ -101,7 +101,7 @@ class Origin:
 def find_origin(settings: Settings, *, force: bool = False) -> Origin:
     """Return what the data set in use is built from; raises ``ImportFault`` where it is gone."""
     if SET.name == LAB:
-        inputs = manifest.settled(settings, anew=force)
+        inputs = manifest.settled(settings, again=force)
         inputs.announce()
         return Origin(settings, inputs.dataset, sets.lab_choice(settings.dataset))
     dataset = sets.source(SET)

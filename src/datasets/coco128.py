@@ -26,7 +26,7 @@ def build_coco128(folder: Path, archive: Path) -> None:
     name, shuffled with seed 42, the first 60 of them as 40 train, 10 val and 10 test.
 
     Raises:
-        DatasetError: When the archive is no COCO128: truncated, with paths that leave its folder,
+        DatasetError: When the archive is not COCO128: truncated, with paths that leave its folder,
             without images or labels, or with fewer than 60 photos of people.
     """
     try:

@@ -107,12 +107,12 @@ def built() -> Kind | None:
         return None
 
 
-def settled(settings: Settings, *, anew: bool = False) -> Inputs:
+def settled(settings: Settings, *, again: bool = False) -> Inputs:
     """Return the inputs of the data set in use; for the lab's, DATASET is what was last given.
 
-    ``anew`` is for the lab's: whatever files are there now.
+    ``again`` is for the lab's: whatever files are there now.
     """
     there = built()
-    if anew and there == "imported":
+    if again and there == "imported":
         there = None
     return settle(settings.model_copy(update={"dataset": lab_choice(settings.dataset)}), there)

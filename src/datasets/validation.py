@@ -31,7 +31,7 @@ def validate(folder: Path) -> dict[str, int]:
     Raises:
         DatasetError: With a line for each fault: ``data.yaml`` missing, leading elsewhere or about
             other classes, an empty split, one without a box, an image that the trainer would leave
-            out, a label file without image, a line that is no box, a class out of range, a box
+            out, a label file without image, a line that is not a box, a class out of range, a box
             outside the image, the same image in two splits.
     """
     names, faults = _layout(folder)

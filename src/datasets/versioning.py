@@ -30,7 +30,7 @@ def configure_remote(settings: Settings) -> None:
     ``.dvc/config`` is committed and holds neither; ``.dvc/.gitignore`` keeps this file out.
     """
     config = configparser.ConfigParser(interpolation=None)
-    config.read(LOCAL_CONFIG, encoding="utf-8")  # a person may have settings of their own there
+    config.read(LOCAL_CONFIG, encoding="utf-8")  # you may have settings of your own there
     ours = {"core": {"site_cache_dir": str(STATE / "dvc")}}
     ours[f"'remote \"{REMOTE}\"'"] = _remote(settings)
     config.read_dict(ours)
@@ -68,7 +68,8 @@ def pointer_md5() -> str | None:
         return str(yaml.safe_load(POINTER.read_text())["outs"][0]["md5"])
     except (yaml.YAMLError, TypeError, KeyError, IndexError):
         raise DatasetError(
-            f"{POINTER.relative_to(ROOT)} is no DVC pointer (a merge conflict?): mend or delete it"
+            f"{POINTER.relative_to(ROOT)} is not a DVC pointer (a merge conflict?): mend or "
+            "delete it"
         ) from None
 
 

@@ -119,7 +119,7 @@ def _fault(name: str, value: Any) -> str | None:
         reason = REFUSED[name]
         return f"{name} is {reason}" if reason == _OURS else f"{name} can't be set: {reason}"
     if name not in ACCEPTED:
-        return f"{name} is no training argument of Ultralytics"
+        return f"{name} is not a training argument of Ultralytics"
     if name in LEAST:
         return _count_fault(name, value)
     if name in NUMBERS:
@@ -143,7 +143,7 @@ def _count_fault(name: str, value: Any) -> str | None:
         return f"{name}={value}: a whole number from {LEAST[name]}"
     if name == "imgsz" and value % STRIDE:
         near = max(STRIDE, round(value / STRIDE) * STRIDE)
-        return f"imgsz={value} is no multiple of {STRIDE}: try {near}"
+        return f"imgsz={value} is not a multiple of {STRIDE}: try {near}"
     return None
 
 

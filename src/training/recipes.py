@@ -118,7 +118,7 @@ def _settled(recipe: Recipe, auto: Mapping[str, Any]) -> Recipe:
 
 
 def as_given(text: str) -> int | str:
-    """Return an override as a recipe holds it; one that is no number is a fault of the recipe."""
+    """Return an override as a recipe holds it; one that isn't a number is the recipe's fault."""
     return int(text) if text.isdecimal() else text
 
 
@@ -148,7 +148,7 @@ def _mapping(path: Path) -> Recipe:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise RecipeError(f"{_shown(path)}, line {line}: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise RecipeError(f"{_shown(path)} is no YAML: {error}") from None
+        raise RecipeError(f"{_shown(path)} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"{_shown(path)}: write `argument: value` lines")
     return content

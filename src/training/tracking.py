@@ -59,7 +59,7 @@ def require_experiment(name: str) -> None:
     """Raise ``ExperimentDeletedError`` where the experiment was deleted; it may not exist yet."""
     from mlflow import MlflowClient
 
-    use_stack(load_settings())  # anew: ZenML's tracker takes its variables away
+    use_stack(load_settings())  # again: ZenML's tracker takes its variables away
     found = MlflowClient().get_experiment_by_name(name)
     if found is not None and found.lifecycle_stage == "deleted":
         raise ExperimentDeletedError(

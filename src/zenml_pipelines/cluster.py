@@ -104,7 +104,7 @@ def connect(job: Job) -> int:
 
     Raises:
         NotReady: When there is no such cluster, it does not take this checkout's token or asks for
-            none, this machine is no node of it, or its nodes can't reach the servers.
+            none, this machine is not a node of it, or its nodes can't reach the servers.
     """
     address, settings = job.ray_address, job.settings
     assert address is not None
@@ -112,7 +112,7 @@ def connect(job: Job) -> int:
     here = address_towards(address)
     if here not in nodes:
         raise NotReady(
-            f"this machine ({here}) is no node of the cluster at {address}: "
+            f"this machine ({here}) is not a node of the cluster at {address}: "
             f"make ray-worker RAY_ADDRESS={address}"
         )
     if open_to_all(address):

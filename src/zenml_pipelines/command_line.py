@@ -51,7 +51,7 @@ def run(command: Callable[[Job], int], description: str, *, for_grid: bool = Fal
             default=os.environ.get(name.upper()) or None,
             help=f"in place of the recipe's {name}",
         )
-    parser.add_argument("--force", action="store_true", help="train anew, without the cache")
+    parser.add_argument("--force", action="store_true", help="train again, without the cache")
     if for_grid:
         parser.add_argument("--grid", help="a grid's file in place of the shipped one")
         parser.add_argument("--jobs", type=_positive, help="cells to run side by side")

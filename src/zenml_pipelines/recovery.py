@@ -17,7 +17,7 @@ from src.settings import Settings, load_settings
 from src.training.tracking import EXPERIMENT
 from src.zenml_pipelines.runs import abandoned
 
-# Not FAILED: as that ZenML's tracker ends the MLflow run of a step that was interrupted.
+# Not FAILED: that is how ZenML's tracker ends the MLflow run of a step that was interrupted.
 ENDED = ("FINISHED", "KILLED")
 
 
@@ -47,7 +47,7 @@ def mark_ended(name: str, zenml_status: ExecutionStatus, mlflow_status: str) -> 
                 run.id, PipelineRunUpdate(status=zenml_status, end_time=now)
             )
     settings = load_settings()
-    use_stack(settings)  # anew: ZenML's tracker takes its variables away after each step
+    use_stack(settings)  # again: ZenML's tracker takes its variables away after each step
     tracking = MlflowClient(settings.mlflow_url)
     experiment = tracking.get_experiment_by_name(EXPERIMENT)
     if experiment is None:

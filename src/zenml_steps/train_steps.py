@@ -72,7 +72,7 @@ def train_yolo_tiny(
         run_name: The MLflow run's name; a parameter, so that a grid cell with the baseline's
             arguments is not served from the baseline's cache.
         recipe: Ultralytics' training arguments.
-        weights_sha256: Of the checkpoint to start from, or "scratch"; new weights train anew.
+        weights_sha256: Of the checkpoint to start from, or "scratch"; new weights train again.
 
     Returns:
         The best epoch's weights, and the scores with their provenance.

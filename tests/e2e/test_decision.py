@@ -123,8 +123,8 @@ def test_a_wrong_grid_is_refused_before_anything_runs(checkout: Checkout) -> Non
     )
     runs = len(ZenML(checkout).runs())
     printed = checkout.make("grid", "GRID=configs/wrong.yaml", expect=2)
-    assert "epoch is no training argument of Ultralytics" in printed
-    assert "imgsz=100 is no multiple of 32: try 96" in printed
+    assert "epoch is not a training argument of Ultralytics" in printed
+    assert "imgsz=100 is not a multiple of 32: try 96" in printed
     assert len(ZenML(checkout).runs()) == runs
 
 

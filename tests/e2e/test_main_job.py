@@ -284,7 +284,7 @@ def test_changed_data_is_a_new_version_and_trains_anew(checkout: Checkout) -> No
     assert "missing or has changed: make data" in checkout.run(
         str(checkout.interpreter), "-m", "src.zenml_pipelines.run_yolo_pipeline_baseline", expect=1
     )
-    # FORCE=1 is about the cache: it must not build the data set anew, over the change.
+    # FORCE=1 is about the cache: it must not build the data set again, over the change.
     assert "zenml_yolo_tiny_baseline: trained" in checkout.make("baseline", "FORCE=1")
     assert label.read_text() == "0 0.5 0.5 0.25 0.25\n"
     label.write_text(before)

@@ -172,7 +172,7 @@ project() { docker_backend 'echo $COMPOSE_PROJECT'; }
   called 'up --detach --remove-orphans'
 }
 
-@test "a changed secret makes the containers anew, a changed lock the images" {
+@test "a changed secret makes new containers, a changed lock the images" {
   docker_backend backend_up
   : >"$CALLS"
   MYSQL_ZENML_PASSWORD=another-password docker_backend backend_up

@@ -57,7 +57,7 @@ setup() {
   [ -e .stack/native/applied.env ]
 }
 
-@test "stopping what does not run is no error" {
+@test "stopping what does not run is not an error" {
   run -0 scripts/stop-services.sh
   [ "$output" = 'services: not running' ]
   called ''

@@ -115,7 +115,7 @@ value_of() { sed -n "s/^$1=//p" .env; }
   [ "$(value_of MINIO_ROOT_PASSWORD | wc -c)" -ge 32 ]
 }
 
-@test "a blank setting that is no secret stays blank" {
+@test "a blank setting that is not a secret stays blank" {
   run -0 scripts/ensure-setup.sh
   sed -i.bak -E 's/^(WEIGHTS|DVC_S3_ACCESS_KEY)=.*/\1=/' .env
   run -0 scripts/ensure-setup.sh
@@ -138,7 +138,7 @@ value_of() { sed -n "s/^$1=//p" .env; }
   called 'pip requirements.txt'
 }
 
-@test "a .venv that was interrupted is made anew" {
+@test "a .venv that was interrupted is made again" {
   mkdir -p .venv/bin
   cp "$STUBS/python3" .venv/bin/python
   run -0 scripts/ensure-setup.sh
@@ -198,7 +198,7 @@ value_of() { sed -n "s/^$1=//p" .env; }
   [ ! -e .venv ]
 }
 
-@test "a folder that is no Git checkout is refused with the remedy" {
+@test "a folder that is not a Git checkout is refused with the remedy" {
   rm -rf .git
   GIT_CEILING_DIRECTORIES=$BATS_TEST_TMPDIR run -1 scripts/ensure-setup.sh
   said 'no Git checkout' 'git init'

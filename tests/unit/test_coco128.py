@@ -1,4 +1,4 @@
-"""COCO128 out of an archive: the lab's split, and archives that are no COCO128."""
+"""COCO128 out of an archive: the lab's split, and archives that are not COCO128."""
 
 import io
 import random

@@ -1,4 +1,4 @@
-"""Downloads from a server of the test's own: whole, resumed, begun anew, and never by halves."""
+"""Downloads from a server of the test's own: whole, resumed, begun again, and never by halves."""
 
 import errno
 import hashlib

@@ -64,7 +64,7 @@ def test_a_missing_argument_is_named(write: Write, name: str) -> None:
 
 def test_an_unknown_argument_is_named(write: Write) -> None:
     assert recipe_faults(write(RECIPE | {"epoch": 3})) == [
-        "epoch is no training argument of Ultralytics"
+        "epoch is not a training argument of Ultralytics"
     ]
 
 
@@ -78,7 +78,7 @@ def test_an_image_size_that_is_no_multiple_of_32_comes_with_one_that_is(
     write: Write, size: int, near: int
 ) -> None:
     (fault,) = recipe_faults(write(RECIPE), imgsz=size)
-    assert fault == f"imgsz={size} is no multiple of 32: try {near}"
+    assert fault == f"imgsz={size} is not a multiple of 32: try {near}"
 
 
 @pytest.mark.parametrize("name", ["epochs", "imgsz", "batch"])
@@ -100,7 +100,7 @@ def test_a_value_that_ultralytics_refuses_is_named(write: Write, name: str, valu
 def test_all_faults_come_at_once(write: Write) -> None:
     path = write({"imgsz": 300, "batch": 0, "seed": 0, "epoch": 3, "data": "x"})
     found = "\n".join(recipe_faults(path))
-    for name in ("epochs is missing", "imgsz=300", "batch=0", "epoch is no", "data is set"):
+    for name in ("epochs is missing", "imgsz=300", "batch=0", "epoch is not a", "data is set"):
         assert name in found
 
 
@@ -321,7 +321,7 @@ class TestBase:
         [
             ("nowhere.yaml", "nowhere.yaml: no such file"),
             ("../grids", "a folder, where a file is wanted"),
-            ("grid.yaml", "grid is no training argument"),
+            ("grid.yaml", "grid is not a training argument"),
             ("../latin.yaml", "latin.yaml: not UTF-8 text"),
             ("../list.yaml", "list.yaml: write `argument: value` lines"),
         ],
@@ -337,4 +337,4 @@ class TestBase:
 
     def test_a_fault_of_the_recipe_names_its_file(self, tmp_path: Path) -> None:
         said = grid_fault(self.grid(tmp_path, "../recipe.yaml", RECIPE | {"epoch": 3}))
-        assert "recipe.yaml: epoch is no training argument" in said
+        assert "recipe.yaml: epoch is not a training argument" in said

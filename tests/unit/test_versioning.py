@@ -82,7 +82,7 @@ def test_the_pointer_gives_the_contents_hash() -> None:
 )
 def test_a_damaged_pointer_is_one_clear_error(text: str) -> None:
     versioning.POINTER.write_text(text)
-    with pytest.raises(DatasetError, match=r"^tiny_person\.dvc is no DVC pointer"):
+    with pytest.raises(DatasetError, match=r"^tiny_person\.dvc is not a DVC pointer"):
         pointer_md5()
 
 

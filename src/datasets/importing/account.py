@@ -71,7 +71,7 @@ class Account:
             self.notes.append(text)
 
     def ignore(self, file: str, why: str, boxes: int = 0) -> None:
-        """Leave something out that is no part of a data set."""
+        """Leave something out that is not part of a data set."""
         self.ignored.append(Ignored(file, why, boxes))
 
     def refuse(self, refused: Iterable[Refused]) -> None:

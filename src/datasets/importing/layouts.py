@@ -55,8 +55,8 @@ def recognise(tree: Tree, account: Account, chosen: str | None = None) -> Plan:
         plan = _from_folders(tree, account)
     if plan is None:
         raise ImportFault(
-            f"{chosen or tree.root} is no data set that is known here: give a folder, an archive "
-            f"or a file of {SEEN}"
+            f"{chosen or tree.root} is not a data set that is known here: give a folder, an "
+            f"archive or a file of {SEEN}"
         )
     _check_names(plan)
     _account_for_rest(plan, tree, account)
@@ -143,7 +143,7 @@ def _names(content: dict[str, Any], name: str) -> list[str]:
         try:
             numbered = {int(key): str(value) for key, value in names.items()}
         except (TypeError, ValueError):
-            raise ImportFault(f"{name}: names has keys that are no numbers: mend it") from None
+            raise ImportFault(f"{name}: names has keys that are not numbers: mend it") from None
         if sorted(numbered) != list(range(len(numbered))):
             raise ImportFault(
                 f"{name}: names has the numbers {sorted(numbered)}, not 0 to {len(numbered) - 1}: "
@@ -151,7 +151,7 @@ def _names(content: dict[str, Any], name: str) -> list[str]:
             )
         names = [numbered[number] for number in range(len(numbered))]
     if not isinstance(names, list):
-        raise ImportFault(f"{name}: names is no list of classes: write names: [cat, dog]")
+        raise ImportFault(f"{name}: names is not a list of classes: write names: [cat, dog]")
     if content.get("nc") is not None and _whole(content["nc"], name) != len(names):
         raise ImportFault(f"{name}: nc is {content['nc']}, names has {len(names)}: mend one")
     return [str(item) for item in names]
@@ -175,7 +175,7 @@ def _yolo_by_yaml(tree: Tree, account: Account, name: str, content: dict[str, An
     base = home
     given = content.get("path")
     if given is not None and not isinstance(given, str):
-        raise ImportFault(f"{name}: path is no text: mend or delete it")
+        raise ImportFault(f"{name}: path is not text: mend or delete it")
     followed = True
     if given:
         inside = _join(home, given)
@@ -203,7 +203,7 @@ def _yolo_by_yaml(tree: Tree, account: Account, name: str, content: dict[str, An
             continue
         values = values if isinstance(values, list) else [values]
         if not all(isinstance(value, str) for value in values):
-            raise ImportFault(f"{name}: {key} is no path: mend it")
+            raise ImportFault(f"{name}: {key} is not a path: mend it")
         split = SPLIT_WORDS[key]
         if split in members:
             raise ImportFault(f"{name}: names the split {split} twice: delete one")
@@ -266,7 +266,7 @@ def _listed(tree: Tree, account: Account, name: str) -> list[str]:
             place = (same[0], True) if len(same) == 1 else None
         if place is None or not is_image(place[0]):
             account.refuse(
-                [Refused(name, f"line {number}", f"{value[:80]} is no image in this folder",
+                [Refused(name, f"line {number}", f"{value[:80]} is not an image in this folder",
                          "mend the path or delete the line")]
             )  # fmt: skip
             continue
@@ -409,7 +409,7 @@ def _from_folders(tree: Tree, account: Account) -> Plan | None:
     if not members.get("train"):
         if members:
             account.note(
-                f"there is no list of train, so that of {' and '.join(members)} has no part"
+                f"there is not a list of train, so that of {' and '.join(members)} has no part"
             )
         samples = _by_folder(account, tree.images())
     else:
@@ -489,7 +489,7 @@ def _with_labels(plan: Plan, tree: Tree, account: Account) -> Plan:
 def _misplaced(
     plan: Plan, tree: Tree, account: Account, taken: set[str], bare: dict[str, list[Sample]]
 ) -> None:
-    """Refuse labels without image; an image that one of them may belong to is no background."""
+    """Refuse labels without image; an image that one of them may belong to is not a background."""
     apart: dict[tuple[str, str], int] = {}
     dropped: set[str] = set()
     pictured = {label_of(image) for image in tree.images()}
@@ -554,7 +554,7 @@ def _from_coco(tree: Tree, account: Account, chosen: str | None) -> Plan | None:
             found[name] = content
         elif chosen:
             raise ImportFault(
-                f"{name} is no COCO detection file: it needs images, annotations and categories"
+                f"{name} is not a COCO detection file: it needs images, annotations and categories"
             )
     if not found:
         return None
@@ -569,7 +569,7 @@ def _from_coco(tree: Tree, account: Account, chosen: str | None) -> Plan | None:
                 f"their splits (train.json, val.json), or give one: DATASET={tree.root / untold[0]}"
             )
     else:
-        # One file alone is no split, whatever folder it lies in.
+        # One file alone is not a split, whatever folder it lies in.
         splits = dict.fromkeys(files)
     names = sorted({tuple(file.names) for file in files.values()}, key=len, reverse=True)
     if len(names) > 1 and any(set(other) - set(names[0]) for other in names):

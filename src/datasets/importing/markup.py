@@ -47,7 +47,7 @@ class Markup:
     notes: list[str] = field(default_factory=list)
 
     def ignore(self, kind: str) -> None:
-        """Count an annotation that is no box."""
+        """Count an annotation that is not a box."""
         self.ignored[kind] = self.ignored.get(kind, 0) + 1
 
 

@@ -73,7 +73,7 @@ def _row(words: Sequence[str], classes: int, *, polygons: bool) -> Box | str:
     """Return the row's box, or what is wrong and the remedy with a bar between."""
     odd = next((word for word in words if not _NUMBER.fullmatch(word)), None)
     if odd is not None:
-        return f"not a box: {odd[:40]!r} is no number|write class x y width height"
+        return f"not a box: {odd[:40]!r} is not a number|write class x y width height"
     columns = len(words)
     if columns == 6:
         return (
@@ -101,7 +101,7 @@ def _row(words: Sequence[str], classes: int, *, polygons: bool) -> Box | str:
         numbers = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
     over = next((value for value in numbers if abs(value) > SHARE_LIMIT), None)
     if over is not None:
-        return f"{over:g} is no share of the image|divide pixels by the image's width and height"
+        return f"{over:g} is not a fraction of the image|divide pixels by its width and height"
     return (int(kind), *numbers)  # type: ignore[return-value]
 
 
