@@ -27,6 +27,7 @@ LIMIT = 600.0  # seconds without a server until a command gives up
 POLL = 2.0  # seconds between two looks; who is silent at two of them is away
 ANSWER = 2.0  # seconds for one answer
 RETRY = 0.5  # seconds between two connections to a server that is away
+_OURS: set[tuple[str | None, int | None]] = set()  # where this process waits
 
 
 @contextmanager
@@ -53,11 +54,11 @@ def be_patient(settings: Settings) -> None:
     from urllib3.util import connection
 
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # the watcher says it
+    urls = [urlsplit(service.url(settings)) for service in _servers()]
+    _OURS.update((url.hostname, url.port) for url in urls)
     original = connection.create_connection
     if getattr(original, "patient", False):
         return
-    urls = [urlsplit(service.url(settings)) for service in _servers()]
-    ours = {(url.hostname, url.port) for url in urls}
 
     def connect(address: tuple[str, int], *others: Any, **named: Any) -> Any:
         deadline = time.monotonic() + LIMIT
@@ -65,7 +66,7 @@ def be_patient(settings: Settings) -> None:
             try:
                 return original(address, *others, **named)
             except ConnectionRefusedError:
-                if address not in ours or time.monotonic() > deadline:
+                if address not in _OURS or time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY)
 

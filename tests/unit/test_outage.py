@@ -110,8 +110,8 @@ def test_it_gives_up(
 
 
 def test_a_refused_connection_waits_for_the_server(settings: Settings) -> None:
-    outage.be_patient(settings)
-    outage.be_patient(settings)  # twice is once
+    outage.be_patient(settings.model_copy(update={"mlflow_port": 1}))
+    outage.be_patient(settings)  # the same process, for other servers
     url = f"http://localhost:{settings.mlflow_port}/health"
     got: list[int] = []
     asking = threading.Thread(target=lambda: got.append(requests.get(url, timeout=5).status_code))
