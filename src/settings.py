@@ -121,6 +121,9 @@ class Settings(BaseModel):
     coco128_url: Annotated[str, Field(pattern=r"^(https?|file)://")]
     weights: str
 
+    torch: Literal["auto", "cpu", "cuda"] = "auto"  # both for make setup
+    torch_index: Annotated[str, Field(pattern=r"^(https?|file)://")] = ""
+
     @field_validator("dataset")
     @classmethod
     def _findable(cls, value: str) -> str:
