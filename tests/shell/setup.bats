@@ -201,7 +201,7 @@ value_of() { sed -n "s/^$1=//p" .env; }
 @test "a folder that is not a Git checkout is refused with the remedy" {
   rm -rf .git
   GIT_CEILING_DIRECTORIES=$BATS_TEST_TMPDIR run -1 scripts/ensure-setup.sh
-  said 'no Git checkout' 'git init'
+  said 'not a Git checkout' 'git init'
   [ ! -e .venv ] && [ ! -e .env ]
 }
 

@@ -35,6 +35,7 @@ def test_deleted_runs_and_experiments_would_go() -> None:
     assert not found.empty
 
 
+@pytest.mark.usefixtures("no_export")
 def test_a_deleted_run_whose_weights_are_registered_stays(settings: Settings) -> None:
     run = tracked_run("champion")
     promote(run, settings, "first")
@@ -45,6 +46,7 @@ def test_a_deleted_run_whose_weights_are_registered_stays(settings: Settings) ->
     assert found.empty
 
 
+@pytest.mark.usefixtures("no_export")
 def test_a_deleted_experiment_with_registered_weights_stops_it(settings: Settings) -> None:
     client = MlflowClient()
     promote(tracked_run("champion"), settings, "first")

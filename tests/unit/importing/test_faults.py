@@ -102,7 +102,7 @@ def test_download_is_never_run(case: Case, tmp_path: Path) -> None:
         ("names: !!python/object/apply:os.system [ls]", "data.yaml line 1"),
         ("train: images/train", "has no names"),
         ("- a\n- b\n", "has no names"),
-        ("names: 3\ntrain: images/train\n", "no list of classes"),
+        ("names: 3\ntrain: images/train\n", "not a list of classes"),
         ("names: {1: a, 3: b}\ntrain: images/train\n", "0 to 1"),
         ("names: [a, a, b]\ntrain: images/train\n", "two classes have the name 'a'"),
         ("names: [a, b, c]\nnc: 4\ntrain: images/train\n", "nc is 4, names has 3"),
