@@ -21,6 +21,8 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 PACKAGES = ("torch", "torchvision", "ultralytics", "numpy")  # whose code makes them too
+# Where Nvidia's, AMD's and, on WSL2, Windows' drivers show themselves.
+GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 # All that a grid's record names; the rest can't change a result.
 RECORDED = (*PACKAGES, "zenml", "mlflow")
 
@@ -47,6 +49,8 @@ def threads() -> str:
 @cache
 def device() -> str:
     """Return the kind of device that trains here: ``cpu``, ``mps``, or the GPU's name."""
+    if sys.platform == "linux" and not any(Path(node).exists() for node in GPU_NODES):
+        return f"cpu {platform.machine()}"  # no need to import PyTorch, which takes seconds
     import torch
 
     if torch.cuda.is_available():

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import mlflow
-from ultralytics import YOLO
 from zenml import ArtifactConfig, get_step_context, log_metadata, step
 from zenml.client import Client
 from zenml.config.cache_policy import CachePolicy
@@ -62,7 +61,10 @@ def _interruptible() -> Iterator[None]:
 def train_yolo_tiny(
     dataset: dict[str, Any], run_name: str, recipe: dict[str, Any], weights_sha256: str
 ) -> tuple[
-    Annotated[YOLO, ArtifactConfig(name="yolo_weights", artifact_type=ArtifactType.MODEL)],
+    Annotated[
+        yolo_materializer.Checkpoint,
+        ArtifactConfig(name="yolo_weights", artifact_type=ArtifactType.MODEL),
+    ],
     Annotated[dict[str, Any], "training_result"],
 ]:
     """Train on the referenced data set and track everything in the step's MLflow run.
@@ -75,7 +77,7 @@ def train_yolo_tiny(
         weights_sha256: Of the checkpoint to start from, or "scratch"; new weights train again.
 
     Returns:
-        The best epoch's weights, and the scores with their provenance.
+        The best epoch's checkpoint, and the scores with their provenance.
     """
     settings = load_settings()
     inputs = manifest.settled(settings)
@@ -90,7 +92,7 @@ def train_yolo_tiny(
     with _interruptible(), trainer.workspace(FOLDER) as (folder, data):
         training = tracking.track(recipe, run_name, data, inputs.model, folder, tags)
         tags[provenance.TRAINED] = sha256(training.weights)
-        model = checkpoints.load(training.weights)
+        checkpoint = yolo_materializer.Checkpoint(training.weights.read_bytes())
     result = {
         "run_name": run_name,
         "metrics": training.metrics,
@@ -105,4 +107,4 @@ def train_yolo_tiny(
         "mlflow_url": mlflow_pages.run(settings, run.info.experiment_id, run.info.run_id),
     }
     log_metadata({"mlflow_run_id": run.info.run_id, "metrics": training.metrics, **tags})
-    return model, result
+    return checkpoint, result

@@ -1,46 +1,55 @@
-"""Stores an Ultralytics model in ZenML's artifact store as a checkpoint."""
+"""Stores a trained checkpoint in ZenML's artifact store.
+
+Without Ultralytics and PyTorch until a model is loaded: a pipeline that is served from the cache
+needs neither.
+"""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ultralytics import YOLO
 from zenml.enums import ArtifactType
 from zenml.io import fileio
 from zenml.materializers.base_materializer import BaseMaterializer
 
 from src.checkpoints import load
 
+if TYPE_CHECKING:
+    from ultralytics import YOLO
+
 FILE = "best.pt"
 
 
-class YoloMaterializer(BaseMaterializer):
-    """Keeps ``best.pt``; loading gives a ``YOLO`` that predicts."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """The bytes of a checkpoint file."""
 
-    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (YOLO,)
+    content: bytes
+
+
+class YoloMaterializer(BaseMaterializer):
+    """Keeps a ``Checkpoint`` as ``best.pt``; loading gives a ``YOLO`` that predicts."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Checkpoint,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
 
-    def save(self, data: YOLO) -> None:
-        """Write the model's checkpoint to the artifact store."""
-        with tempfile.TemporaryDirectory() as folder:
-            local = str(Path(folder) / FILE)
-            data.save(local)
-            self._copy(local, self._address)
+    def save(self, data: Checkpoint) -> None:
+        """Write the checkpoint to the artifact store."""
+        with fileio.open(self._address, "wb") as writer:
+            writer.write(data.content)
 
     def load(self, data_type: type[Any]) -> YOLO:
         """Fetch the checkpoint and load it."""
         with tempfile.TemporaryDirectory() as folder:
-            local = str(Path(folder) / FILE)
-            self._copy(self._address, local)
+            local = Path(folder) / FILE
+            with fileio.open(self._address, "rb") as reader, local.open("wb") as writer:
+                shutil.copyfileobj(reader, writer)
             return load(local)
 
     @property
     def _address(self) -> str:
         return f"{self.uri}/{FILE}"
-
-    def _copy(self, source: str, target: str) -> None:
-        with fileio.open(source, "rb") as reader, fileio.open(target, "wb") as writer:
-            shutil.copyfileobj(reader, writer)

@@ -579,15 +579,14 @@ ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logg
 said = {{"ray": ray.get(ray.remote(attempt).remote())}}
 ray.shutdown()
 shutil.rmtree(short)
-from ultralytics import YOLO
 from zenml.client import Client
 from zenml.io import fileio
-from src.zenml_steps.yolo_materializer import YoloMaterializer
+from src.zenml_steps.yolo_materializer import Checkpoint, YoloMaterializer
 store = Client().active_stack.artifact_store
 with fileio.open(store.path + "/evil/best.pt", "wb") as target:
     target.write(open({file!r}, "rb").read())
 try:
-    YoloMaterializer(store.path + "/evil", store).load(YOLO)
+    YoloMaterializer(store.path + "/evil", store).load(Checkpoint)
 except CheckpointError as error:
     said["artifact store"] = str(error)
 import mlflow

@@ -172,3 +172,22 @@ def test_a_host_name_is_not_in_the_key() -> None:
     assert "trainer.Watch.__init__" in found
     assert f"str:{trainer.WATCH.node}\n" not in found
     assert f"'str:{trainer.WATCH.node}'" not in found
+
+
+def test_the_pipeline_and_its_key_need_no_pytorch(tmp_path: Path) -> None:
+    """On a machine without a GPU: a run that is served from the cache imports neither."""
+    code = (
+        "import sys\n"
+        "from src.training import fingerprint\n"
+        "fingerprint.GPU_NODES = ()\n"
+        "from src.zenml_pipelines import yolo_training_pipeline\n"
+        "from src.zenml_steps import train_steps\n"
+        "train_steps.cache_key()\n"
+        "print([name for name in ('torch', 'ultralytics') if name in sys.modules])\n"
+    )
+    environment = {"ZENML_CUSTOM_SOURCE_ROOT": str(ROOT), "ZENML_CONFIG_PATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | environment, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "[]"
