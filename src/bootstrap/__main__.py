@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from src.bootstrap import mlflow_server, object_store, zenml_server
+from src.bootstrap import mlflow_server, object_store, report, zenml_server, zenml_state
 from src.client import use_stack
 from src.errors import run_command
 from src.files import write_private
@@ -47,12 +47,16 @@ def converge(settings: Settings) -> None:
     object_store.converge(settings)
     mlflow_server.converge(settings)
     zenml_server.converge(settings)
-    use_stack(settings)
-    os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # it would hide which one is active
-    logging.disable(logging.WARNING)  # ZenML's notes on creating its own configuration
-    from src.bootstrap import zenml_stack
+    if zenml_state.is_right(settings):
+        for what in zenml_state.lines(settings):
+            report(what, "unchanged")
+    else:
+        use_stack(settings)
+        os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # it would hide which one is active
+        logging.disable(logging.WARNING)  # ZenML's notes on creating its own configuration
+        from src.bootstrap import zenml_stack
 
-    zenml_stack.converge(settings)
+        zenml_stack.converge(settings)
     write_private(_record(settings), fingerprint(settings))
 
 

@@ -51,9 +51,9 @@ class Server:
         answer.raise_for_status()
         return {"value": answer.json()} if isinstance(answer.json(), str) else answer.json()
 
-    def find(self, path: str, name: str) -> dict[str, object] | None:
+    def find(self, path: str, name: str, **query: str) -> dict[str, object] | None:
         """Return the object of that name, or None when the server says that there is none."""
-        items = self.call("GET", path, params={"name": name})["items"]
+        items = self.call("GET", path, params={"name": name} | query)["items"]
         assert isinstance(items, list)
         return items[0] if items else None
 

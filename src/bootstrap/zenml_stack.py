@@ -5,76 +5,28 @@ Import this only after ``settings.use_stack``: ZenML reads its environment on im
 
 from __future__ import annotations
 
-from typing import Any
-
 from zenml.client import Client
 from zenml.enums import StackComponentType
 from zenml.models import ComponentResponse
 
-from src.bootstrap import Outcome, report
+from src.bootstrap import Outcome, report, zenml_state
+from src.bootstrap.zenml_state import STACK, Component
 from src.files import write_private
 from src.settings import Settings
-
-STACK = "mlflow_stack"
-TRACKER = "mlflow_tracker"
-ARTIFACT_STORE = "minio_artifacts"
-STORE_SECRET = "minio_zenml_secret"
-MLFLOW_SECRET = "mlflow_zenml_secret"
 
 
 def converge(settings: Settings) -> None:
     """Create or correct the secrets, tracker, artifact store and stack; set the stack active."""
     client = Client()
-    _ensure_secret(
-        client,
-        STORE_SECRET,
-        {
-            "aws_access_key_id": settings.zenml_s3_access_key,
-            "aws_secret_access_key": settings.zenml_s3_secret_key,
-        },
-    )
-    _ensure_secret(
-        client,
-        MLFLOW_SECRET,
-        {
-            "username": settings.mlflow_admin_username,
-            "password": settings.mlflow_admin_password,
-        },
-    )
-    tracker = _ensure_component(
-        client,
-        TRACKER,
-        "mlflow",
-        StackComponentType.EXPERIMENT_TRACKER,
-        {
-            "tracking_uri": settings.mlflow_url,
-            "tracking_username": f"{{{{{MLFLOW_SECRET}.username}}}}",
-            "tracking_password": f"{{{{{MLFLOW_SECRET}.password}}}}",
-        },
-    )
-    store = _ensure_component(
-        client,
-        ARTIFACT_STORE,
-        "s3",
-        StackComponentType.ARTIFACT_STORE,
-        {
-            "path": f"s3://{settings.zenml_bucket}",
-            "authentication_secret": STORE_SECRET,
-            "client_kwargs": {"endpoint_url": settings.store_url},
-        },
-    )
+    for name, values in zenml_state.secrets(settings).items():
+        _ensure_secret(client, name, values)
     orchestrator = client.get_stack_component(
         StackComponentType.ORCHESTRATOR, "default", allow_name_prefix_match=False
     )
-    _ensure_stack(
-        client,
-        settings,
-        {
-            StackComponentType.ORCHESTRATOR: orchestrator,
-            StackComponentType.ARTIFACT_STORE: store,
-            StackComponentType.EXPERIMENT_TRACKER: tracker,
-        },
-    )
+    parts = {StackComponentType.ORCHESTRATOR: orchestrator}
+    for part in zenml_state.components(settings):
+        parts[StackComponentType(part.kind)] = _ensure_component(client, part)
+    _ensure_stack(client, settings, parts)
 
 
 def _ensure_secret(client: Client, name: str, values: dict[str, str]) -> None:
@@ -99,39 +51,30 @@ def _ensure_secret(client: Client, name: str, values: dict[str, str]) -> None:
     report(f"secret {name}", outcome)
 
 
-def _ensure_component(
-    client: Client,
-    name: str,
-    flavor: str,
-    component_type: StackComponentType,
-    configuration: dict[str, Any],
-) -> ComponentResponse:
-    what = f"{component_type.value.replace('_', ' ')} {name}"
-    found = client.list_stack_components(name=name, type=component_type)
+def _ensure_component(client: Client, part: Component) -> ComponentResponse:
+    kind = StackComponentType(part.kind)
+    found = client.list_stack_components(name=part.name, type=kind)
     if not found:
-        component = client.create_stack_component(name, flavor, component_type, configuration)
-        report(what, "created")
-        return component
+        made = client.create_stack_component(part.name, part.flavor, kind, part.configuration)
+        report(part.shown, "created")
+        return made
     component = found[0]
-    if component.flavor_name != flavor:
+    if component.flavor_name != part.flavor:
         # A flavor can't be changed: the old one keeps its history under another name.
         client.update_stack_component(
-            component.id,
-            component_type,
-            name=f"{name}_{component.flavor_name}_{component.id.hex[:6]}",
+            component.id, kind, name=f"{part.name}_{component.flavor_name}_{component.id.hex[:6]}"
         )
-        component = client.create_stack_component(name, flavor, component_type, configuration)
-        report(what, "updated")
+        component = client.create_stack_component(part.name, part.flavor, kind, part.configuration)
+        report(part.shown, "updated")
         return component
-    held = component.configuration
-    if {key: value for key, value in held.items() if value is not None} == configuration:
-        report(what, "unchanged")
+    if part.holds(component.configuration):
+        report(part.shown, "unchanged")
         return component
-    surplus = dict.fromkeys(held.keys() - configuration.keys())
+    surplus = dict.fromkeys(component.configuration.keys() - part.configuration.keys())
     component = client.update_stack_component(
-        component.id, component_type, configuration={**surplus, **configuration}
+        component.id, kind, configuration={**surplus, **part.configuration}
     )
-    report(what, "updated")
+    report(part.shown, "updated")
     return component
 
 

@@ -360,7 +360,7 @@ def _prepare(assignment: Assignment) -> None:
         versioning.bring(assignment.settings)
         from zenml.client import Client
 
-        from src.bootstrap.zenml_stack import STACK
+        from src.bootstrap.zenml_state import STACK
 
         if Client().active_stack_model.name != STACK:
             Client().activate_stack(STACK)

@@ -17,7 +17,7 @@ from zenml.exceptions import RunInterruptedException
 from zenml.models import StepRunUpdate
 
 from src import checkpoints, mlflow_pages
-from src.bootstrap.zenml_stack import TRACKER
+from src.bootstrap.zenml_state import TRACKER
 from src.datasets import FOLDER, manifest, versioning
 from src.files import sha256
 from src.inputs import InputsError
