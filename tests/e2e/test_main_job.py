@@ -347,6 +347,42 @@ def test_components_made_by_hand_are_brought_into_line(checkout: Checkout) -> No
     assert "updated" not in checkout.make("stack")
 
 
+def test_each_change_by_hand_is_seen(checkout: Checkout) -> None:
+    """Over REST alone, as an unchanged ``make stack`` looks; ZenML's client then mends it."""
+    seen = checkout.python(
+        "import contextlib, io, json, os\n"
+        "os.environ.pop('ZENML_ACTIVE_STACK_ID', None)\n"
+        "from zenml.client import Client\n"
+        "from zenml.enums import StackComponentType as T\n"
+        "from src.bootstrap import zenml_stack, zenml_state\n"
+        "from src.settings import load_settings\n"
+        "client, settings = Client(), load_settings()\n"
+        "def component(name, kind, **values):\n"
+        "    client.update_stack_component(name, kind, configuration=values)\n"
+        "changes = {\n"
+        "    'value': lambda: client.update_secret(\n"
+        "        'mlflow_zenml_secret', add_or_update_values={'password': 'x'}),\n"
+        "    'secret': lambda: client.delete_secret('minio_zenml_secret'),\n"
+        "    'tracker': lambda: component(\n"
+        "        'mlflow_tracker', T.EXPERIMENT_TRACKER, tracking_uri='http://mlflow:5000'),\n"
+        "    'store': lambda: component('minio_artifacts', T.ARTIFACT_STORE, path='s3://other'),\n"
+        "    'stack': lambda: client.update_stack(\n"
+        "        'mlflow_stack', component_updates={T.ARTIFACT_STORE: 'default'}),\n"
+        "    'active': lambda: client.activate_stack('default'),\n"
+        "}\n"
+        "right = {'before': zenml_state.is_right(settings)}\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        "    for name, change in changes.items():\n"
+        "        change()\n"
+        "        right[name] = zenml_state.is_right(settings)\n"
+        "        zenml_stack.converge(settings)\n"
+        "right['after'] = zenml_state.is_right(settings)\n"
+        "print(json.dumps(right))\n"
+    )
+    changed = ("value", "secret", "tracker", "store", "stack", "active")
+    assert seen == {"before": True} | dict.fromkeys(changed, False) | {"after": True}
+
+
 def test_a_lost_api_key_is_replaced(checkout: Checkout) -> None:
     file = checkout.root / ".stack" / checkout.variables["MODE"] / "zenml-api-key"
     file.write_text("ZENKEY_not_a_key\n")
