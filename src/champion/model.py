@@ -8,6 +8,7 @@ and no code that comes from there is run here: ``predict`` and ``serve`` use the
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import io
 import json
@@ -35,6 +36,7 @@ NAME = "detector"  # of the logged model, in MLflow's page
 FILES_TAG = "files_sha256"
 ADDED = "registered_model_meta"  # MLflow's client adds it to what it downloads
 CODE = Path(__file__).parent
+KEPT = 3  # versions that stay in a cache: the champion, the one before, and a candidate
 
 
 class ModelError(UserError):
@@ -182,8 +184,18 @@ def fetch(version: ModelVersion, cache: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as temporary:
         held = _download(version, Path(temporary))
         shutil.rmtree(folder, ignore_errors=True)
+        held.touch()
         held.replace(folder)
+    forget_older(cache, f"{version.name}-*")
     return folder
+
+
+def forget_older(cache: Path, pattern: str) -> None:
+    """Delete what nobody will ask for soon: all but the ``KEPT`` folders that came last."""
+    found = sorted(cache.glob(pattern), key=lambda folder: folder.stat().st_mtime)
+    for folder in found[:-KEPT]:
+        with contextlib.suppress(FileNotFoundError):  # another process does the same
+            shutil.rmtree(folder)
 
 
 def load(version: ModelVersion, cache: Path, threads: int = 0) -> Detector:

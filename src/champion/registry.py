@@ -165,6 +165,7 @@ def make_model(
         except OSError:
             if not folder.is_dir():  # made by another process meanwhile
                 raise
+    model.forget_older(folder.parent, "made-*")
     return folder
 
 

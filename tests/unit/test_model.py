@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -117,6 +118,19 @@ def test_what_is_there_needs_no_store(version: ModelVersion, tmp_path: Path) -> 
     (stored,) = (tmp_path / "artifacts").glob("models/m-*/artifacts")
     stored.rename(tmp_path / "gone")
     assert model.load(version, tmp_path / "cache").size == tiny_model.SIZE
+
+
+def test_three_versions_stay_in_the_cache(version: ModelVersion, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    for number in (9, 10, 11):
+        folder = cache / f"{MODEL}-{number}"
+        folder.mkdir(parents=True)
+        os.utime(folder, (number, number))
+    (cache / "another-1").mkdir()
+    held = model.fetch(version, cache)
+    assert {folder.name for folder in cache.iterdir()} == {
+        held.name, f"{MODEL}-10", f"{MODEL}-11", "another-1"
+    }  # fmt: skip
 
 
 @pytest.fixture
