@@ -8,7 +8,8 @@ set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 . "$ROOT/scripts/lib/ray.sh"
 
-# $@: ray start's arguments. A clean environment: Ray's workers inherit it.
+# $@: ray start's arguments. A clean environment: Ray's workers inherit it. Port -1: Ray's monitor
+# would serve its metrics on every address to everybody, now that prometheus_client is installed.
 start_node() {
   local folder log=$STATE/ray/start.log
   folder=$(ray_folder)
@@ -21,7 +22,7 @@ start_node() {
   (umask 077 && without_locks exec env -i PATH="$VENV/bin:/usr/bin:/bin:/usr/sbin:/sbin" HOME="$folder" \
     TMPDIR="$folder" LANG="${LANG:-C.UTF-8}" ZENML_CV_YOLO_RAY_NODE="$ROOT" \
     ${CUDA_VISIBLE_DEVICES+CUDA_VISIBLE_DEVICES="$CUDA_VISIBLE_DEVICES"} \
-    RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$STATE/ray/token" RAY_USAGE_STATS_ENABLED=0 ULTRALYTICS_SAFE_LOAD=true \
+    RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$STATE/ray/token" RAY_USAGE_STATS_ENABLED=0 AUTOSCALER_METRIC_PORT=-1 ULTRALYTICS_SAFE_LOAD=true \
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=1 "$PYTHON_BIN" -m ray.scripts.scripts start \
     --temp-dir "$folder/ray" --num-cpus "$CPUS" --object-store-memory 200000000 "$@" >"$log" 2>&1) ||
     die "Ray did not start: $(tail -n 5 "$log")"
