@@ -10,7 +10,7 @@ set -Eeuo pipefail
 confirm() {
   local answer=''
   say "This deletes the servers' data (ZenML and MLflow runs, every bucket) and data/tiny_person."
-  say ".env, .venv, reports/, data sets that you imported and your own files stay."
+  say ".env, .venv, reports/, predictions/, exports/, data sets that you imported and your own files stay."
   list_imported
   [ -t 0 ] || die "nothing deleted: confirm on a terminal, or run make clean FORCE=1"
   read -r -p "Type clean to go on: " answer

@@ -667,7 +667,7 @@ def drop(page: Any, file: Path) -> None:
 
 BACKEND = """
 . scripts/lib/env.sh; . scripts/lib/services.sh; . scripts/lib/secrets.sh; . scripts/lib/wait.sh
-load_settings; take_lock; choose_backend; "$@"
+load_settings; take_lock services; choose_backend; "$@"
 """
 
 
