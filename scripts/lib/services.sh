@@ -59,7 +59,7 @@ use_backend() {
     printf -v "$name" '%s' "${!from:-}"
   done
   # What `make serve` found the model of the data set in use to be.
-  if [ "$SERVE_MODEL" = auto ] && [ -f "$STATE/serve-model" ]; then SERVE_MODEL=$(cat "$STATE/serve-model"); fi
+  if [ "${SERVE_MODEL:-}" = auto ] && [ -f "$STATE/serve-model" ]; then SERVE_MODEL=$(cat "$STATE/serve-model"); fi
   # shellcheck source=scripts/backends/native.sh
   . "$ROOT/scripts/backends/$BACKEND.sh"
 }
