@@ -94,7 +94,7 @@ screenshots: stack ## Take the README's pictures in a real browser (after a repo
 	@scripts/run-tests.sh screenshots
 
 ##@ Development
-.PHONY: test test-docker test-browser test-faults test-own-data test-serve test-statistics lint audit lock
+.PHONY: test test-docker test-browser test-faults test-lab test-own-data test-serve test-statistics lint audit lock
 test: setup ## Unit, shell and end-to-end tests (ONLY=unit, shell or e2e) [ONLY]
 	@scripts/run-tests.sh unit shell e2e
 test-docker: setup ## The same end-to-end tests on Docker
@@ -105,6 +105,8 @@ test-faults: setup ## Every bad day and their pairs (an hour; MODE=docker too)
 	@scripts/run-tests.sh faults
 test-statistics: setup ## Simulate decisions: how often the gate errs (minutes)
 	@scripts/run-tests.sh statistics
+test-lab: setup ## Each command of docs/lab.md, on a stack of its own (minutes; MODE=docker too)
+	@scripts/run-tests.sh lab
 test-own-data: setup ## Data sets of one's own, end to end (minutes; MODE=docker too)
 	@scripts/run-tests.sh own_data
 test-serve: setup ## The champion's service under load (minutes; MODE=docker too)

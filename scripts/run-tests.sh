@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Run the tests: unit (no servers), shell (bats), e2e (whole stacks on ports and in folders of their
 # own, beside whatever runs here, two at a time), docker (the same end-to-end code on Docker),
-# faults (every bad day and their pairs, whose figures go to docs/reliability.md; MODE=docker too),
-# own_data (sets of one's own, from import to prediction; MODE=docker too), serve (the champion's service
-# under load and beside Ultralytics; MODE=docker too), statistics (thousands of simulated decisions).
-# Usage: run-tests.sh SUITE…     unit, shell, e2e, docker, faults, own_data, serve, statistics
+# faults (every bad day and their pairs, whose figures go to docs/reliability.md), lab (each command
+# of docs/lab.md), own_data (sets of one's own, from import to prediction), serve (the champion's
+# service under load and beside Ultralytics), these four with MODE=docker too, and statistics
+# (thousands of simulated decisions).
+# Usage: run-tests.sh SUITE…     unit, shell, e2e, docker, faults, lab, own_data, serve, statistics
 # Variables: ONLY (suites in place of those named)
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
@@ -12,9 +13,10 @@ set -Eeuo pipefail
 run_unit() { "$PYTHON_BIN" -m pytest -q -n 2 -m "not statistics" tests/unit; }
 run_statistics() { "$PYTHON_BIN" -m pytest -v -s -m statistics tests/unit; }
 run_shell() { "$VENV/bin/bats" tests/shell; }
-run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile -m "not faults" --ignore tests/e2e/test_own_data.py tests/e2e; }
+run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile -m "not faults" --ignore tests/e2e/test_own_data.py --ignore tests/e2e/test_lab.py tests/e2e; }
 run_serve() { TEST_LONG=1 TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v -s tests/e2e/test_champion.py; }
 run_own_data() { TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_own_data.py; }
+run_lab() { TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_lab.py; }
 run_faults() { FIGURES=docs/reliability.md TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_bad_days.py; }
 
 # This checkout's own stack, as it runs.
@@ -55,11 +57,11 @@ main() {
   [ -n "${ONLY:-}" ] || suites=("$@")
   for suite in "${suites[@]}"; do
     case $suite in
-      unit | shell | e2e | docker | faults | own_data | serve | statistics | browser | screenshots)
+      unit | shell | e2e | docker | faults | lab | own_data | serve | statistics | browser | screenshots)
         title "== $suite tests"
         "run_$suite"
         ;;
-      *) die "$suite: choose unit, shell, e2e, docker, faults, own_data, serve or statistics" ;;
+      *) die "$suite: choose unit, shell, e2e, docker, faults, lab, own_data, serve or statistics" ;;
     esac
   done
 }
