@@ -47,7 +47,7 @@ run_docker() {
   . "$ROOT/scripts/lib/services.sh"
   with_backend docker backend_check || die "the Docker tests need an engine and Compose v2"
   TEST_MODE=docker "$PYTHON_BIN" -m pytest -v -m "not faults" tests/e2e/test_main_job.py tests/e2e/test_docker.py \
-    tests/e2e/test_object_store.py tests/e2e/test_refusals.py tests/e2e/test_bad_days.py
+    tests/e2e/test_object_store.py tests/e2e/test_refusals.py
 }
 
 main() {

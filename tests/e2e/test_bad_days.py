@@ -1,7 +1,7 @@
 """Whatever state the services are in, `make up` mends it: each state alone, and in pairs.
 
-`make test` and `make test-docker` run the short form; `make test-faults` all of it, and writes the
-figures of docs/reliability.md.
+`make test` runs the short form; `make test-faults`, with `MODE=docker` too, all of it, and writes
+the figures of docs/reliability.md.
 """
 
 from __future__ import annotations
