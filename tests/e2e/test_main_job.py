@@ -457,9 +457,11 @@ def test_clean_asks_first_and_then_leaves_nothing(checkout: Checkout) -> None:
     assert (checkout.root / ".env").is_file()
     left = checkout.run("git", "status", "--porcelain", "--untracked-files=all", "--ignored")
     untracked = {line[3:].strip('"') for line in left.splitlines() if line[:2] in ("??", "!!")}
-    kept = ("reports/", "predictions/")  # what was decided and found stays
-    others = {n for n in untracked if "__pycache__" not in n and not n.startswith(kept)}
-    assert others == {".env", "data/mine.txt"}
+    assert {name for name in untracked if "__pycache__" not in name} == {
+        ".env",
+        "data/mine.txt",
+        "reports/mine.md",
+    }
     assert list(checkout.home.iterdir()) == []
 
 
