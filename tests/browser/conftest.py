@@ -34,7 +34,8 @@ def stack() -> Settings:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator["playwright.Browser"]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["playwright.Browser"]:
+    """Return a browser that keeps nothing in the home folder."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on PATH: on Debian, apt-get install chromium")
     with playwright.sync_playwright() as started:
@@ -43,7 +44,9 @@ def browser() -> Iterator["playwright.Browser"]:
         options.append("--disable-dev-shm-usage")
         if os.geteuid() == 0:
             options.append("--no-sandbox")
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=options)
+        home = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+        home["HOME"] = str(tmp_path_factory.mktemp("home"))
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=options, env=home)
         yield opened
         opened.close()
 
