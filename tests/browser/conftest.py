@@ -18,7 +18,7 @@ from src.settings import Settings, load_settings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="make lint installs Playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-WAIT = 30_000  # ms for a page to show what it should
+WAIT = 60_000  # ms for a page to show what it should, on a busy machine too
 Take = Callable[[str], Path]
 
 
