@@ -409,7 +409,7 @@ def _from_folders(tree: Tree, account: Account) -> Plan | None:
     if not members.get("train"):
         if members:
             account.note(
-                f"there is not a list of train, so that of {' and '.join(members)} has no part"
+                f"there is no list of train, so that of {' and '.join(members)} has no part"
             )
         samples = _by_folder(account, tree.images())
     else:
