@@ -6,6 +6,8 @@ Speaks to MinIO's S3 and admin API, which the Docker image and JuiceFS's gateway
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import urllib3
@@ -73,22 +75,21 @@ def converge(settings: Settings) -> None:
     Raises:
         BootstrapError: When the store does not answer, or refuses the root user.
     """
-    endpoint = settings.store_url.removeprefix("http://")
-    http = urllib3.PoolManager(retries=urllib3.Retry(total=2, backoff_factor=0.2), timeout=10)
-    root = Minio(
-        endpoint,
-        access_key=settings.minio_root_user,
-        secret_key=settings.minio_root_password,
-        secure=False,
-        http_client=http,
-    )
-    admin = MinioAdmin(
-        endpoint=endpoint,
-        credentials=StaticProvider(settings.minio_root_user, settings.minio_root_password),
-        secure=False,
-        http_client=http,
-    )
-    try:
+    endpoint = _endpoint(settings)
+    with _connection(settings) as http:
+        root = Minio(
+            endpoint,
+            access_key=settings.minio_root_user,
+            secret_key=settings.minio_root_password,
+            secure=False,
+            http_client=http,
+        )
+        admin = MinioAdmin(
+            endpoint=endpoint,
+            credentials=StaticProvider(settings.minio_root_user, settings.minio_root_password),
+            secure=False,
+            http_client=http,
+        )
         buckets = {bucket.name for bucket in root.list_buckets()}
         policies = json.loads(admin.policy_list())
         users = json.loads(admin.user_list())
@@ -96,6 +97,27 @@ def converge(settings: Settings) -> None:
             _ensure_bucket(root, buckets, consumer.bucket)
             _ensure_policy(admin, policies, consumer)
             _ensure_user(admin, users, consumer, endpoint, http)
+
+
+def is_reachable(settings: Settings) -> bool:
+    """Tell whether every consumer reaches its bucket under its own keys."""
+    with _connection(settings) as http:
+        return all(
+            _signs_in(consumer, _endpoint(settings), http) for consumer in consumers(settings)
+        )
+
+
+def _endpoint(settings: Settings) -> str:
+    return settings.store_url.removeprefix("http://")
+
+
+@contextmanager
+def _connection(settings: Settings) -> Iterator[urllib3.PoolManager]:
+    """Yield what the store's clients connect through; its faults are ``BootstrapError``."""
+    retries = urllib3.Retry(total=2, backoff_factor=0.2)
+    try:
+        with urllib3.PoolManager(retries=retries, timeout=10) as http:
+            yield http
     except S3Error as error:
         raise BootstrapError(f"object store {settings.store_url}: {error.message}") from error
     except MinioAdminException as error:
@@ -104,22 +126,6 @@ def converge(settings: Settings) -> None:
         raise BootstrapError(
             f"the object store does not answer at {settings.store_url}: make up"
         ) from error
-
-
-def is_reachable(settings: Settings) -> bool:
-    """Tell whether every consumer reaches its bucket under its own keys."""
-    endpoint = settings.store_url.removeprefix("http://")
-    with urllib3.PoolManager(
-        retries=urllib3.Retry(total=2, backoff_factor=0.2), timeout=10
-    ) as http:
-        try:
-            return all(_signs_in(consumer, endpoint, http) for consumer in consumers(settings))
-        except S3Error as error:
-            raise BootstrapError(f"object store {settings.store_url}: {error.message}") from error
-        except urllib3.exceptions.HTTPError as error:
-            raise BootstrapError(
-                f"the object store does not answer at {settings.store_url}: make up"
-            ) from error
 
 
 def _ensure_bucket(root: Minio, existing: set[str], bucket: str) -> None:
