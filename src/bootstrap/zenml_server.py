@@ -70,13 +70,20 @@ def converge(settings: Settings) -> None:
     _ensure_api_key(server, settings)
 
 
+def signed_in(settings: Settings) -> Server | None:
+    """Return a session of the stored API key; None where there is none, or it is refused."""
+    key = settings.api_key_file
+    if not key.is_file():
+        return None
+    server = Server(settings.zenml_url)
+    password = key.read_text(encoding="utf-8").strip()
+    return server if server.sign_in(grant_type="zenml-api-key", password=password) else None
+
+
 def knows_stack(settings: Settings) -> bool:
     """Tell whether the server takes the stored API key and holds our stack."""
-    key, stack = settings.api_key_file, settings.stack_id_file
-    if not (key.is_file() and stack.is_file()):
-        return False
-    server = Server(settings.zenml_url)
-    if not server.sign_in(grant_type="zenml-api-key", password=key.read_text().strip()):
+    stack, server = settings.stack_id_file, signed_in(settings)
+    if server is None or not stack.is_file():
         return False
     answer = server.http.get(f"{server.url}/stacks/{stack.read_text().strip()}", timeout=TIMEOUT)
     if answer.status_code == 404:
@@ -133,10 +140,7 @@ def _ensure_api_key(server: Server, settings: Settings) -> None:
     else:
         report(f"ZenML service account {SERVICE_ACCOUNT}", "unchanged")
 
-    file = settings.api_key_file
-    if file.is_file() and Server(settings.zenml_url).sign_in(
-        grant_type="zenml-api-key", password=file.read_text().strip()
-    ):
+    if signed_in(settings):
         report("ZenML API key", "unchanged")
         return
     keys = f"service_accounts/{account['id']}/api_keys"
@@ -148,7 +152,7 @@ def _ensure_api_key(server: Server, settings: Settings) -> None:
         key = server.call("PUT", f"{keys}/{known['id']}/rotate", json={"retain_period_minutes": 0})
     body_ = key["body"]
     assert isinstance(body_, dict)
-    write_private(file, f"{body_['key']}\n")
+    write_private(settings.api_key_file, f"{body_['key']}\n")
     report("ZenML API key", "created" if known is None else "updated")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from src.bootstrap.zenml_server import TIMEOUT, Server
+from src.bootstrap.zenml_server import TIMEOUT, Server, signed_in
 from src.settings import ROOT, Settings
 
 STACK = "mlflow_stack"
@@ -93,12 +93,9 @@ def is_right(settings: Settings) -> bool:
     client = settings.backend_state / "zenml-client" / "config.yaml"
     if not (client.is_file() and settings.stack_id_file.is_file()):
         return False
-    server = Server(settings.zenml_url)
-    key = settings.api_key_file.read_text(encoding="utf-8").strip()
+    server = signed_in(settings)
     return (
-        server.sign_in(grant_type="zenml-api-key", password=key)
-        and _secrets_right(server, settings)
-        and _stack_right(server, settings)
+        server is not None and _secrets_right(server, settings) and _stack_right(server, settings)
     )
 
 
