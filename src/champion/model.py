@@ -36,6 +36,7 @@ NAME = "detector"  # of the logged model, in MLflow's page
 FILES_TAG = "files_sha256"
 ADDED = "registered_model_meta"  # MLflow's client adds it to what it downloads
 CODE = Path(__file__).parent
+CHAMPION = "champion"  # the alias of the version in use
 KEPT = 3  # versions that stay in a cache: the champion, the one before, and a candidate
 
 
@@ -120,6 +121,16 @@ def hashes_of(folder: Path) -> dict[str, str]:
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.name != ADDED
     }
+
+
+def at_alias(client: MlflowClient, name: str, alias: str = CHAMPION) -> ModelVersion | None:
+    """Return the version under a registered model's alias, None where there is none."""
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
 
 
 def recorded(version: ModelVersion) -> dict[str, str] | None:

@@ -19,7 +19,6 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from src import mlflow_pages
 from src.champion import model
@@ -35,7 +34,7 @@ from src.training.tracking import EXPERIMENT
 from src.training.trainer import configure_libraries, workspace
 
 MODEL = SET.model
-CHAMPION = "champion"
+CHAMPION = model.CHAMPION
 PREVIOUS = "previous"
 WEIGHTS = "weights/best.pt"
 ROLLED_BACK = "rolled_back"  # the tag of a version that a rollback took out of use
@@ -49,12 +48,7 @@ class RegistryError(UserError):
 
 def champion(alias: str = CHAMPION) -> ModelVersion | None:
     """Return the version under an alias, None where there is none."""
-    try:
-        return MlflowClient().get_model_version_by_alias(MODEL, alias)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+    return model.at_alias(MlflowClient(), MODEL, alias)
 
 
 def find_run(name_or_id: str) -> Run:

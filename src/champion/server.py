@@ -61,9 +61,9 @@ from src.champion.detector import (
     detections_table,
 )
 from src.errors import explain, in_short, run_command
+from src.services.launcher import PROOF
 
 PAGE = Path(__file__).with_name("page.html")
-CHAMPION = "champion"
 OPEN = ("/", "/ping", "/health", "/version")  # without a token: they tell nothing
 WORK = {"/predict": "multipart/form-data", "/invocations": "application/json"}
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -213,17 +213,16 @@ class Champion:
 
     def _look(self) -> None:
         try:
-            version = self._client.get_model_version_by_alias(self._config.name, CHAMPION)
+            version = model.at_alias(self._client, self._config.name)
         except MlflowException as error:
-            missing = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-            there = error.error_code in missing
-            self._metrics.registry_up.set(there)
-            if there:
-                self._say(f"{self._config.name} has no {CHAMPION} yet: make report or make promote")
-            else:
-                self._say(f"MLflow does not answer: {in_short(error)[:200]}")
+            self._metrics.registry_up.set(0)
+            self._say(f"MLflow does not answer: {in_short(error)[:200]}")
             return
         self._metrics.registry_up.set(1)
+        if version is None:
+            name, alias = self._config.name, model.CHAMPION
+            self._say(f"{name} has no {alias} yet: make report or make promote")
+            return
         self._metrics.looked.set_to_current_time()
         now = self.current
         if now is None or now.version.version != version.version:
@@ -659,7 +658,7 @@ def serve(config: Config) -> None:
         lifespan="off",
         access_log=False,
         server_header=False,
-        headers=[("X-Checkout", os.environ.get("SERVE_CHECKOUT", ""))],  # whose it is
+        headers=[(PROOF, os.environ.get("SERVE_CHECKOUT", ""))],
         limit_concurrency=config.limits.connections,
         timeout_graceful_shutdown=10,
         log_level="warning",
