@@ -63,6 +63,18 @@ class Detections:
     height: int  # px
     width: int  # px
 
+    def objects(self) -> list[dict[str, Any]]:
+        """Return a record for JSON of each: its class, confidence, and corners in px."""
+        rows = zip(self.classes, self.confidences, self.boxes, strict=True)
+        return [
+            {
+                "class": name,
+                "confidence": round(float(confidence), 4),
+                "box_xyxy": [round(float(x), 1) for x in box],
+            }
+            for name, confidence, box in rows
+        ]
+
 
 @dataclass(frozen=True)
 class Thresholds:

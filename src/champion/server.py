@@ -586,20 +586,12 @@ def _detect(detector: Detector, data: bytes, thresholds: Thresholds, config: Con
 
 def answer_of(version: ModelVersion, found: Detections, seconds: float) -> dict[str, Any]:
     """Return what ``/predict`` answers; boxes are x1, y1, x2, y2 in px of the displayed picture."""
-    rows = zip(found.classes, found.confidences, found.boxes, strict=True)
     return {
         "model": {"name": version.name, "version": str(version.version)},
         "milliseconds": round(seconds * 1000, 1),
         "height": found.height,
         "width": found.width,
-        "detections": [
-            {
-                "class": name,
-                "confidence": round(float(confidence), 4),
-                "box_xyxy": [round(float(x), 1) for x in box],
-            }
-            for name, confidence, box in rows
-        ],
+        "detections": found.objects(),
     }
 
 
