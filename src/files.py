@@ -30,6 +30,15 @@ def write_private(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def unused(path: Path) -> Path:
+    """Return a path that isn't there yet: this one, or with -2, -3, … at its end."""
+    free, number = path, 1
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
 def _sweep(path: Path) -> None:
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.new"):
         pid = leftover.suffixes[-2].removeprefix(".")

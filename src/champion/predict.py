@@ -30,6 +30,7 @@ from src.champion.detector import Detections, Detector, PictureError, Thresholds
 from src.client import use_stack
 from src.datasets import sets
 from src.errors import UserError, file_fault, run_command
+from src.files import unused
 from src.settings import ROOT, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -202,15 +203,10 @@ def record(usable: Usable, detector: Detector, outcomes: list[Outcome]) -> dict[
     lab = names == PERSON
 
     def objects(found: Detections) -> list[dict[str, Any]]:
-        rows = zip(found.classes, found.confidences, found.boxes, strict=True)
-        return [
-            ({} if lab else {"class": name})
-            | {
-                "confidence": round(float(confidence), 4),
-                "box_xyxy": [round(float(x), 1) for x in box],
-            }
-            for name, confidence, box in rows
-        ]
+        items = found.objects()
+        for item in items if lab else ():
+            del item["class"]
+        return items
 
     version = usable.version
     return {
@@ -292,7 +288,7 @@ def predict(source: str, settings: Settings) -> Path:
         text = json.dumps(record(usable, detector, outcomes), indent=2)
         (work / "predictions.json").write_text(text + "\n", encoding="utf-8")
         write_page(usable, outcomes, work)
-        folder = _free_name()
+        folder = unused(PREDICTIONS / f"{datetime.now():%Y%m%d-%H%M%S}")
         work.rename(folder)
     pictures = sum(len(outcome.seen) for outcome in outcomes)
     total = sum((outcome.counts for outcome in outcomes), Counter[str]())
@@ -301,15 +297,6 @@ def predict(source: str, settings: Settings) -> Path:
     )  # fmt: skip
     version = usable.version
     print(f"{version.name} version {version.version}: {what} in {pictures} pictures")
-    return folder
-
-
-def _free_name() -> Path:
-    """Return a folder named by the time that is not there yet."""
-    name = f"{datetime.now():%Y%m%d-%H%M%S}"
-    number = 1
-    while (folder := PREDICTIONS / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
     return folder
 
 

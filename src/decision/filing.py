@@ -28,6 +28,7 @@ from src.checkpoints import kept
 from src.decision import gate, report
 from src.decision.report import REPORTS, ReportError
 from src.decision.statistics import Grid, analyse
+from src.files import unused
 from src.settings import Settings
 from src.training.scoring import SCORES, Metrics
 from src.training.tracking import EXPERIMENT, naming_deleted_experiment, whereabouts
@@ -122,7 +123,8 @@ def _decide(settings: Settings, grid: Grid, evidence: str, excuse: str) -> Path:
     candidate = grid.candidate
     verdict = gate.check_export(gate.judge(candidate), candidate, settings)
     today = date.today()
-    folder = _free(f"{today.isoformat()}-{grid.tag.removeprefix('grid-')}")
+    # No report is ever overwritten.
+    folder = unused(REPORTS / f"{today.isoformat()}-{grid.tag.removeprefix('grid-')}")
     draft = REPORTS / f".{folder.name}"
     shutil.rmtree(draft, ignore_errors=True)
     report.draw(grid, verdict, draft / "plots")
@@ -266,15 +268,6 @@ def _alone(settings: Settings) -> Iterator[None]:
         except BlockingIOError:
             raise ReportError("another make report is at work here: let it end") from None
         yield
-
-
-def _free(name: str) -> Path:
-    """Return a folder that isn't there yet: no report is ever overwritten."""
-    folder, number = REPORTS / name, 1
-    while folder.exists():
-        number += 1
-        folder = REPORTS / f"{name}-{number}"
-    return folder
 
 
 def _evidence(grid: Grid) -> str:
