@@ -134,7 +134,7 @@ def usable_champion(settings: Settings) -> Usable:
     if model.recorded(version) is not None:
         return Usable(version, model.fetch(version, models_folder(settings)) / "artifacts")
     run = MlflowClient().get_run(str(version.run_id))
-    return Usable(version, _made_of(run, settings, version))
+    return Usable(version, made_of(run, settings, version))
 
 
 def models_folder(settings: Settings) -> Path:
@@ -168,8 +168,8 @@ def _place(digest: str, imgsz: int, classes: Sequence[str], settings: Settings) 
     return models_folder(settings) / f"made-{digest[:16]}-{imgsz}-{named[:8]}"
 
 
-def _made_of(run: Run, settings: Settings, version: ModelVersion | None = None) -> Path:
-    """Return the folder of the model made of a run's weights."""
+def made_of(run: Run, settings: Settings, version: ModelVersion | None = None) -> Path:
+    """Return the folder of the model made of a run's weights, fetched only where it isn't made."""
     imgsz, digest = int(run.data.params["imgsz"]), run.data.tags.get(TRAINED)
     classes = class_names(FOLDER) if STARTING in run.data.tags else []  # a training's are its own
     if digest is not None and (folder := _place(digest, imgsz, classes, settings)).is_dir():
@@ -276,7 +276,7 @@ def _register(run: Run, settings: Settings, *, force: bool) -> ModelVersion:
     """
     now = champion()
     outdated = now if now is not None and is_outdated(run) else None
-    folder = _made_of(run, settings, outdated)
+    folder = made_of(run, settings, outdated)
     tags = {TRAINED: sha256(folder / model.WEIGHTS_FILE)}
     try:
         measured = fidelity_of(folder, run.data.tags["dataset_md5"])

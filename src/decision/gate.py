@@ -14,11 +14,11 @@ from mlflow.entities.model_registry import ModelVersion
 from src.champion.registry import (
     ROLLED_BACK,
     RegistryError,
-    arguments_of,
     as_yaml,
     champion,
     champion_weights,
     fidelity_of,
+    made_of,
     make_model,
     starting_parameters,
     weights_of,
@@ -206,15 +206,14 @@ def check_export(verdict: Verdict, run: Run, settings: Settings) -> Verdict:
     """
     if not (verdict.passed or verdict.start_takes_over):
         return verdict
-    imgsz, tags = int(run.data.params["imgsz"]), run.data.tags
-    with tempfile.TemporaryDirectory() as temporary:
-        if verdict.passed:
-            weights = weights_of(run.info.run_id, Path(temporary))
-            arguments, classes = arguments_of(run), []
-        else:
-            weights = kept(tags["weights_sha256"])
-            arguments, classes = as_yaml(starting_parameters(run)), class_names(FOLDER)
-        folder = make_model(weights, arguments, imgsz, classes, settings)
+    tags = run.data.tags
+    if verdict.passed:
+        folder = made_of(run, settings)
+    else:
+        folder = make_model(
+            kept(tags["weights_sha256"]), as_yaml(starting_parameters(run)),
+            int(run.data.params["imgsz"]), class_names(FOLDER), settings,
+        )  # fmt: skip
     found = fidelity_of(folder, tags["dataset_md5"])
     said = f"{str(found)[:1].upper()}{str(found)[1:]}"
     if not found.lost:

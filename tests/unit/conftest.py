@@ -113,4 +113,5 @@ def no_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(registry, "_register", register)
     monkeypatch.setattr(model, "is_intact", lambda version: True)
     monkeypatch.setattr(gate, "make_model", lambda *_: tmp_path)
+    monkeypatch.setattr(gate, "made_of", lambda *_: tmp_path)
     monkeypatch.setattr(gate, "fidelity_of", lambda *_: registry.Fidelity(0.8, 0.8))
