@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from src.files import private_folder, sha256, write_private
+from src.files import private_folder, sha256, unused, write_private
 from src.settings import ROOT
 
 
@@ -62,3 +62,11 @@ write_private(pathlib.Path({str(file)!r}), "secret")
     assert ignored.returncode == 0
     write_private(file, "new")
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
+    wanted = tmp_path / "2026-11-25"
+    assert unused(wanted) == wanted
+    for name in ("2026-11-25", "2026-11-25-2"):
+        (tmp_path / name).mkdir()
+    assert unused(wanted) == tmp_path / "2026-11-25-3"

@@ -150,6 +150,18 @@ def test_utf_16_in_obj_data_names_its_lists_too(tmp_path: Path) -> None:
     assert sum(imported(folder).images.values()) == len(half)
 
 
+def test_lists_without_train_have_no_part(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    made = cases.make(folder, cases.cvat_yolo, [])
+    assert made
+    (folder / "train.txt").rename(folder / "val.txt")
+    (folder / "obj.data").unlink()
+    account = imported(folder)
+    assert sum(account.images.values()) == len(made.items)
+    assert "there is no list of train, so that of val has no part" in account.notes
+
+
 def test_no_label_at_all_says_where_they_belong(case: Case) -> None:
     shutil.rmtree(case.folder / "labels")
     assert "14 images and not one box: bring their labels, labels/train/x.txt" in fault(case.folder)
