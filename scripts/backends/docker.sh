@@ -88,13 +88,23 @@ docker_ensure_image() {
     die "the image ${!1} could not be pulled (see above): check the network, or set $1 in .env to one that this machine can get"
 }
 
+# "address:port" of all that this project's containers publish. Not `docker ps`, which says 9000 and
+# 9001 as 9000-9001.
+docker_published() {
+  local ids
+  ids=$(docker ps --quiet --filter "label=com.docker.compose.project=$COMPOSE_PROJECT") || return
+  [ -n "$ids" ] || return 0
+  # shellcheck disable=SC2086 # one word for each container
+  docker inspect --format '{{range .NetworkSettings.Ports}}{{range .}} {{.HostIp}}:{{.HostPort}} {{end}}{{end}}' $ids
+}
+
 # Ports that our own containers publish are not in the way.
 docker_check_ports() {
   local name published taken names=()
-  published=$(docker ps --filter "label=com.docker.compose.project=$COMPOSE_PROJECT" --format '{{.Ports}}')
+  published=$(docker_published)
   for name in $PORTS; do
     case $published in
-      *"$BIND_ADDRESS:${!name}->"*) ;;
+      *" $BIND_ADDRESS:${!name} "*) ;;
       *) names+=("$name") ;;
     esac
   done

@@ -37,7 +37,10 @@ case $* in
   version) echo "$ENGINE_FAULT" >&2 && exit 1 ;;
   'compose version'*) [ -z "${NO_COMPOSE:-}" ] ;;
   'ps --all'*) [ -f "$CALLS.started" ] && echo a b c d || exit "${PS_STATUS:-0}" ;;
-  ps*) : ;;
+  # Ports that follow one another are one range here, as Docker says them.
+  ps*'.Ports}}'*) [ -z "${PUBLISHED:-}" ] || echo "127.0.0.1:$PUBLISHED->9000-9001/tcp" ;;
+  ps*) [ -z "${PUBLISHED:-}" ] || echo a ;;
+  'inspect --format'*HostPort*) echo " 127.0.0.1:${PUBLISHED%-*}  127.0.0.1:${PUBLISHED#*-} " ;;
   'inspect --format'*) running ;;
   'image inspect'*) [ "$3" != "${MISSING_IMAGE:-}" ] ;;
   *'config --quiet') : ;;
@@ -187,6 +190,26 @@ project() { docker_backend 'echo $COMPOSE_PROJECT'; }
   MISSING_IMAGE=nowhere/store:1 MINIO_IMAGE=nowhere/store:1 run -1 docker_backend backend_up
   said 'nowhere/store:1 could not be pulled' 'set MINIO_IMAGE in .env'
   called 'pull nowhere/store:1'
+}
+
+@test "ports that this project's containers publish are not in the way" {
+  "$REAL_PYTHON" -c 'import socket, time
+while True:  # two ports that follow one another, as the store and its console have them
+    first = socket.create_server(("127.0.0.1", 0))
+    try:
+        second = socket.create_server(("127.0.0.1", first.getsockname()[1] + 1))
+        break
+    except OSError:
+        first.close()
+print(first.getsockname()[1], second.getsockname()[1], flush=True); time.sleep(60)' >ports 3>&- &
+  LISTENER=$!
+  within 10 test -s ports
+  read -r MINIO_PORT MINIO_CONSOLE_PORT <ports
+  export MINIO_PORT MINIO_CONSOLE_PORT PUBLISHED="$MINIO_PORT-$MINIO_CONSOLE_PORT"
+  run docker_backend docker_check_ports
+  [ "$status" = 0 ] || fail "$output"
+  PUBLISHED='' run -1 docker_backend docker_check_ports
+  said "MINIO_PORT $MINIO_PORT is taken by"
 }
 
 @test "a port that is taken is named before anything is started" {
