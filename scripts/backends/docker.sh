@@ -139,11 +139,20 @@ docker_start() {
   wait "$pid" || docker_failed up
 }
 
-# Set build, secrets and all: hashes of what the images and the containers are to be made of.
+# Set build, secrets and all: hashes of what the images and the containers are to be made of. The
+# settings of a service that is started by itself are no reason to make the others again.
 docker_wanted() {
   build=$(docker_build_hash)
-  secrets=$(for service in $LAUNCHED; do service_settings "$service"; done | cat - <(docker_own_secrets) | docker_hash)
-  all=$({ echo "$build $secrets" && docker_description; } | docker_hash)
+  secrets=$({ docker_service_settings always && docker_own_secrets; } | docker_hash)
+  all=$({ echo "$build $secrets" && docker_service_settings optional && docker_description; } | docker_hash)
+}
+
+docker_service_settings() {
+  local service kind
+  for service in $LAUNCHED; do
+    if is_optional "$service"; then kind=optional; else kind=always; fi
+    [ "$kind" != "$1" ] || service_settings "$service"
+  done
 }
 
 # Those that no launcher is given.
@@ -202,9 +211,11 @@ backend_up() {
 
 # What does not start by itself has a profile of its name. More arguments are for `docker compose up`.
 backend_start() {
-  local build service=$1
+  local build own service=$1
   shift
   write_docker_secrets
+  own=$(service_settings "$service" | docker_hash)
+  docker_applied "settings-$service" "$own" || set -- --force-recreate "$@"
   build=$(docker_build_hash)
   if ! docker_applied "build-$service" "$build"; then
     docker_ensure_image PYTHON_IMAGE
@@ -213,6 +224,7 @@ backend_start() {
     echo "$build" | ensure_file "$DOCKER_STATE/applied/build-$service" 600
   fi
   COMPOSE_PROFILES=$service docker_logged up --detach --no-deps "$@" "$service"
+  echo "$own" | ensure_file "$DOCKER_STATE/applied/settings-$service" 600
 }
 
 backend_stop() { COMPOSE_PROFILES=$1 docker_logged rm --stop --force "$1"; }

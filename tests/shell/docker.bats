@@ -186,6 +186,17 @@ project() { docker_backend 'echo $COMPOSE_PROJECT'; }
   grep -qx build "$CALLS"
 }
 
+@test "what the detector is to serve makes a new detector, and leaves the others alone" {
+  docker_backend backend_up
+  SERVE_MODEL=forklifts docker_backend 'backend_start detector'
+  : >"$CALLS"
+  SERVE_MODEL=forklifts docker_backend 'backend_up && backend_start detector'
+  called $'up --detach --remove-orphans\nup --detach --no-deps detector'
+  : >"$CALLS"
+  SERVE_MODEL=lemons docker_backend 'backend_up && backend_start detector'
+  called $'up --detach --remove-orphans\nup --detach --no-deps --force-recreate detector'
+}
+
 @test "an image that can't be pulled is named, and the setting that replaces it" {
   MISSING_IMAGE=nowhere/store:1 MINIO_IMAGE=nowhere/store:1 run -1 docker_backend backend_up
   said 'nowhere/store:1 could not be pulled' 'set MINIO_IMAGE in .env'
