@@ -82,6 +82,13 @@ setup() {
   grep -qE '^zenml +running +HTTP 500 +http://localhost:8080$' <<<"$output"
 }
 
+@test "a service that answers is running, whatever the engine's own check has seen so far" {
+  stub_backend 'print("mlflow\thealthy\nzenml\thealthy")'
+  run -0 scripts/start-services.sh
+  ZENML_STATE=starting run -0 scripts/show-status.sh
+  grep -qE '^zenml +running +healthy ' <<<"$output"
+}
+
 @test "the logs of an unknown service name those there are" {
   SERVICE=mysqld run -1 scripts/show-logs.sh
   said SERVICE=mysqld object-store mlflow zenml
