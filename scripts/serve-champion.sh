@@ -39,7 +39,7 @@ start() {
 # It answers 503 as soon as it has looked for the champion and found none that it can use.
 wait_until_serving() {
   local deadline=$((SECONDS + START_TIMEOUT)) health
-  until health=$("$PYTHON_BIN" -m src.services.health "$SERVICE"); do
+  until health=$("$PYTHON_BIN" -m src.services.health --within 1 "$SERVICE"); do
     if report_failures; then exit 1; fi
     case $health in
       *'HTTP 503')
@@ -49,7 +49,6 @@ wait_until_serving() {
         ;;
     esac
     [ "$SECONDS" -lt "$deadline" ] || die "the detector: ${health#*$'\t'} after $START_TIMEOUT s (START_TIMEOUT): see make logs SERVICE=$SERVICE"
-    sleep 0.1
   done
 }
 

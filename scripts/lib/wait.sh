@@ -1,7 +1,7 @@
 # wait.sh: wait for the services by polling, with a deadline, and stop early when one has died.
 # Needs services.sh and a chosen backend.
 
-services_healthy() { "$PYTHON_BIN" -m src.services.health --quiet; }
+services_healthy() { "$PYTHON_BIN" -m src.services.health --quiet "$@"; }
 
 # A line for each service that gave up, and its last log lines; return 1 when none did.
 report_failures() {
@@ -22,7 +22,7 @@ unhealthy() { awk -F'\t' '$2 != "healthy" { print $1 }' < <("$PYTHON_BIN" -m src
 # started again.
 wait_until_healthy() {
   local deadline=$((SECONDS + START_TIMEOUT)) patience=$((SECONDS + START_TIMEOUT / 3)) service
-  until services_healthy; do
+  until services_healthy --within 1; do
     if report_failures; then exit 1; fi
     if [ $# -gt 0 ] && [ "$SECONDS" -ge "$patience" ]; then
       for service in $(unhealthy "$@"); do
@@ -36,6 +36,5 @@ wait_until_healthy() {
       "$PYTHON_BIN" -m src.services.health >&2 || error "not healthy after $START_TIMEOUT s (START_TIMEOUT): see make logs"
       exit 1
     fi
-    sleep 0.2
   done
 }

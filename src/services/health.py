@@ -8,9 +8,11 @@ default those that ``make up`` starts.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import hmac
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -25,6 +27,7 @@ from src.services.table import SERVICES, Check, Service
 from src.settings import Settings, load_settings
 
 TIMEOUT = 5.0  # seconds for one answer
+INTERVAL = 0.1  # seconds between two looks
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -114,10 +117,25 @@ def require(settings: Settings) -> None:
         raise UserError(f"not running: {', '.join(down)}: make up")
 
 
+def wait(settings: Settings, names: Sequence[str], seconds: float) -> dict[str, str | None]:
+    """Return ``check_all``'s answer as soon as all are healthy, at the latest after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        results = check_all(settings, names)
+        if not any(results.values()) or time.monotonic() >= deadline:
+            return results
+        time.sleep(INTERVAL)
+
+
 def main(arguments: list[str]) -> int:
     """Print ``service<TAB>healthy`` or what is wrong, unless ``--quiet``."""
-    results = check_all(load_settings(), [word for word in arguments if word != "--quiet"])
-    if "--quiet" not in arguments:
+    parser = argparse.ArgumentParser("python -m src.services.health")
+    parser.add_argument("services", nargs="*", metavar="SERVICE")
+    parser.add_argument("--within", type=float, default=0, metavar="SECONDS")
+    parser.add_argument("--quiet", action="store_true")
+    asked = parser.parse_args(arguments)
+    results = wait(load_settings(), asked.services, asked.within)
+    if not asked.quiet:
         for service, fault in results.items():
             print(f"{service}\t{fault or 'healthy'}")
     return 0 if not any(results.values()) else 1

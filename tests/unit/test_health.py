@@ -86,6 +86,25 @@ def test_services_that_do_not_run_are_said_to(
     assert capsys.readouterr().out == ""
 
 
+def test_services_that_start_are_waited_for(
+    stack: Settings, answers: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers[ZENML] = 500
+    looks = []
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            answers[ZENML] = 200
+
+    monkeypatch.setattr(health.time, "sleep", look)
+    assert health.wait(stack, ["zenml"], 60) == {"zenml": None}
+    assert len(looks) == 3
+    answers[ZENML] = 500
+    assert health.wait(stack, ["zenml"], 0) == {"zenml": "HTTP 500"}
+    assert len(looks) == 3
+
+
 def test_no_proxy_is_asked(stack: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     assert not any(check_all(stack).values())
