@@ -62,7 +62,7 @@ predict: ## Detect in SOURCE: a picture, folder, video or 'pattern' [SOURCE NAME
 
 ##@ Use
 .PHONY: serve stop-serve export
-serve: up ## Serve the champion on SERVE_PORT; follows promote and rollback [NAME]
+serve: setup ## Serve the champion on SERVE_PORT; follows promote and rollback [NAME]
 	@scripts/serve-champion.sh start
 stop-serve: ## Stop serving the champion [NAME]
 	@scripts/serve-champion.sh stop

@@ -12,25 +12,37 @@ SERVICE=detector
 
 state() { backend_states | awk -F'\t' -v s="$SERVICE" '$1 == s { print $2 }'; }
 
+# Print the registered model to serve.
+wanted_model() {
+  if [ "$CONFIGURED" != auto ]; then
+    printf '%s' "$CONFIGURED"
+  else
+    "$PYTHON_BIN" -c 'from src.datasets.sets import choose; print(choose().model)'
+  fi
+}
+
 # Native settings are files, and supervisor restarts what they concern.
 settle_model() {
-  local model=$CONFIGURED
-  if [ "$model" = auto ]; then
-    model=$("$PYTHON_BIN" -c 'from src.datasets.sets import choose; print(choose().model)') || exit 1
-    printf '%s\n' "$model" | ensure_file "$STATE/serve-model" 600
-  fi
-  [ "$model" != "$SERVE_MODEL" ] || return 0
-  SERVE_MODEL=$model
+  [ "$CONFIGURED" != auto ] || printf '%s\n' "$1" | ensure_file "$STATE/serve-model" 600
+  [ "$1" != "$SERVE_MODEL" ] || return 0
+  SERVE_MODEL=$1
   backend_up
 }
 
 start() {
-  local taken
+  local new='' model taken
   if [ "$(state)" = stopped ]; then
-    taken=$("$PYTHON_BIN" -m src.services.processes ports SERVE_PORT) || die "$taken"
+    new=1
+    exec 3< <("$PYTHON_BIN" -m src.services.processes ports SERVE_PORT) # looks meanwhile
+  fi
+  model=$(wanted_model) || exit 1
+  if [ -n "$new" ]; then
+    taken=$(cat <&3)
+    [ -z "$taken" ] || die "$taken"
+    exec 3<&-
     say "starting the detector"
   fi
-  settle_model
+  settle_model "$model"
   backend_start "$SERVICE"
   wait_until_serving
   printf '%-14s%s\n' "$(about LABEL "$SERVICE")" "$(about URL "$SERVICE")"
@@ -39,7 +51,7 @@ start() {
 # It answers 503 as soon as it has looked for the champion and found none that it can use.
 wait_until_serving() {
   local deadline=$((SECONDS + START_TIMEOUT)) health
-  until health=$("$PYTHON_BIN" -m src.services.health --within 1 "$SERVICE"); do
+  until health=$("$PYTHON_BIN" -m src.services.health --within 2 "$SERVICE"); do
     if report_failures; then exit 1; fi
     case $health in
       *'HTTP 503')
@@ -63,11 +75,24 @@ stop() {
 
 main() {
   load_settings
-  [ -f "$STATE/backend" ] || die "the services don't run: make up"
   CONFIGURED=$SERVE_MODEL
+  if [ "$1" = start ]; then
+    ensure_services
+  elif [ ! -f "$STATE/backend" ]; then
+    die "the services don't run: make up"
+  fi
   take_lock services "make serve"
   choose_backend
   "$1"
+}
+
+# As `make up` does; unchanged ones are looked at with the settings that are loaded already.
+ensure_services() {
+  if [ -f "$STATE/backend" ]; then
+    choose_backend
+    if backend_settled && services_healthy; then return; fi
+  fi
+  "$ROOT/scripts/start-services.sh"
 }
 
 main "$@"
