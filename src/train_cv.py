@@ -14,6 +14,7 @@ from src.datasets import FOLDER, manifest, sets
 from src.datasets.validation import validate
 from src.datasets.versioning import version_of
 from src.errors import run_command
+from src.services import health
 from src.settings import ROOT, load_settings
 from src.training import fingerprint, provenance, scoring, tracking, trainer
 from src.training.recipes import as_given, read_recipe
@@ -38,6 +39,7 @@ def main() -> None:
         settings = settings.model_copy(update={"weights": arguments.model})
     sets.require()
     use_stack(settings)
+    health.require(settings)
     inputs = manifest.settled(settings)
     inputs.announce()
     given = {"epochs": arguments.epochs, "imgsz": arguments.imgsz}

@@ -25,6 +25,7 @@ from src.checkpoints import load
 from src.client import use_stack
 from src.datasets import sets
 from src.errors import UserError, run_command
+from src.services import health
 from src.settings import ROOT, Settings, load_settings
 
 EXPORTS = ROOT / "exports"
@@ -124,6 +125,7 @@ def main() -> None:
     settings = load_settings()
     sets.require()
     use_stack(settings)
+    health.require(settings)
     folder = export(arguments.format, settings)
     print(f"export: {folder.relative_to(ROOT)}")
 

@@ -31,6 +31,7 @@ from src.client import use_stack
 from src.datasets import sets
 from src.errors import UserError, file_fault, run_command
 from src.files import unused
+from src.services import health
 from src.settings import ROOT, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -290,14 +291,20 @@ def predict(source: str, settings: Settings) -> Path:
         write_page(usable, outcomes, work)
         folder = unused(PREDICTIONS / f"{datetime.now():%Y%m%d-%H%M%S}")
         work.rename(folder)
+    found = summed_up(outcomes, list(detector.names.values()))
+    print(f"{usable.version.name} version {usable.version.version}: {found}")
+    return folder
+
+
+def summed_up(outcomes: Iterable[Outcome], names: list[str]) -> str:
+    """Return what was found of the classes ``names``, such as ``3 cat, 1 dog in 2 pictures``."""
+    outcomes = list(outcomes)
     pictures = sum(len(outcome.seen) for outcome in outcomes)
     total = sum((outcome.counts for outcome in outcomes), Counter[str]())
-    what = f"{total['person']} people" if list(detector.names.values()) == PERSON else (
-        ", ".join(f"{n} {name}" for name, n in total.most_common()) or "nothing"
-    )  # fmt: skip
-    version = usable.version
-    print(f"{version.name} version {version.version}: {what} in {pictures} pictures")
-    return folder
+    found = ", ".join(f"{n} {name}" for name, n in total.most_common()) or "nothing"
+    if names == PERSON and total["person"] != 1:
+        found = f"{total['person']} people"
+    return f"{found} in {pictures} picture{'s' * (pictures != 1)}"
 
 
 def main() -> None:
@@ -308,6 +315,7 @@ def main() -> None:
     settings = load_settings()
     sets.require()
     use_stack(settings)
+    health.require(settings)
     folder = predict(arguments.source, settings)
     print(f"page: {folder.relative_to(ROOT)}/index.html")
     print(f"predictions: {folder.relative_to(ROOT)}")

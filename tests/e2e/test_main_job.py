@@ -433,9 +433,13 @@ def test_everything_survives_down_and_up(checkout: Checkout) -> None:
     checkout.make("down")
     assert checkout.processes() == []
     assert "not running" in checkout.make("down")
-    assert "not running: object-store, mlflow, zenml: make up" in checkout.run(
-        str(checkout.interpreter), "-m", "src.zenml_pipelines.run_yolo_pipeline_baseline", expect=1
-    )
+    for words in (
+        ["zenml_pipelines.run_yolo_pipeline_baseline"], ["train_cv"], ["decision", "rollback"],
+        ["champion.predict", "data"], ["champion.export", "onnx"],
+    ):  # fmt: skip
+        command = [str(checkout.interpreter), "-m", f"src.{words[0]}", *words[1:]]
+        said = checkout.run(*command, expect=1)
+        assert "not running: object-store, mlflow, zenml: make up" in said, words
     assert "does not answer" in checkout.run("scripts/converge-stack.sh", expect=1)
     checkout.make("up")
     assert len(ZenML(checkout).runs()) == runs

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
 from src.champion import predict as module
 from src.champion import registry as registry_module
+from src.champion.detector import Detections
+from src.champion.predict import Outcome, summed_up
 from src.champion.registry import STARTING, promote
 from src.files import sha256
 from src.settings import Settings
@@ -99,3 +102,19 @@ def test_a_checkpoint_as_it_came_is_limited_to_the_datas_classes(
     assert found["classes"] == ["dog", "cat"]  # in the checkpoint's order
     (picture,) = found["predictions"]
     assert {item["class"] for item in picture["objects"]} == named
+
+
+@pytest.mark.parametrize(
+    ("names", "found", "said"),
+    [
+        (["person"], [["person"]], "1 person in 1 picture"),
+        (["person"], [["person"] * 2, []], "2 people in 2 pictures"),
+        (["person"], [[]], "0 people in 1 picture"),
+        (["cat", "dog"], [["cat", "dog", "cat"]], "2 cat, 1 dog in 1 picture"),
+        (["cat", "dog"], [[], []], "nothing in 2 pictures"),
+    ],
+)
+def test_what_was_found_is_summed_up(names: list[str], found: list[list[str]], said: str) -> None:
+    boxes, confidences = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+    seen = [Detections(boxes, confidences, classes, 8, 8) for classes in found]
+    assert summed_up([Outcome(Path("a.jpg"), seen=seen)], names) == said
