@@ -13,7 +13,7 @@ set -Eeuo pipefail
 run_unit() { "$PYTHON_BIN" -m pytest -q -n 2 -m "not statistics" tests/unit; }
 run_statistics() { "$PYTHON_BIN" -m pytest -v -s -m statistics tests/unit; }
 run_shell() { "$VENV/bin/bats" tests/shell; }
-run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile -m "not faults" --ignore tests/e2e/test_own_data.py --ignore tests/e2e/test_lab.py tests/e2e; }
+run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile --durations 20 -m "not faults" --ignore tests/e2e/test_own_data.py --ignore tests/e2e/test_lab.py tests/e2e; }
 run_serve() { TEST_LONG=1 TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v -s tests/e2e/test_champion.py; }
 run_own_data() { TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_own_data.py; }
 run_lab() { TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_lab.py; }
@@ -46,7 +46,7 @@ PY
 run_docker() {
   . "$ROOT/scripts/lib/services.sh"
   with_backend docker backend_check || die "the Docker tests need an engine and Compose v2"
-  TEST_MODE=docker "$PYTHON_BIN" -m pytest -v -m "not faults" tests/e2e/test_main_job.py tests/e2e/test_docker.py \
+  TEST_MODE=docker "$PYTHON_BIN" -m pytest -v --durations 20 -m "not faults" tests/e2e/test_main_job.py tests/e2e/test_docker.py \
     tests/e2e/test_object_store.py tests/e2e/test_refusals.py
 }
 
