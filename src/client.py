@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import fcntl
-import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -90,9 +89,6 @@ def use_stack(settings: Settings) -> None:
     for name in FOREIGN:
         os.environ.pop(name, None)
     os.environ.update(client_environment(settings))
-    # A fifth of what it takes to import PyTorch, ZenML and MLflow goes into garbage collections
-    # that find nothing; 700, 10, 10 is Python's own.
-    gc.set_threshold(50_000, 10, 10)
     # What libraries write is nobody else's either; the second folder DVC would open to everybody.
     os.umask(0o077)
     for folder in (STATE / "tmp", STATE / "dvc" / "repo"):
