@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 # A variable that nothing reads would be ignored without a word: EPOCH=50 for EPOCHS=50, or RAY_ADDRESS
 # for the baseline. What a target reads stands in brackets at the end of its line of help.
 EVERYWHERE := $(shell sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' .env.example) DEBUG PYTHON VENV SHELL
-READ := $(foreach goal,$(MAKECMDGOALS),$(shell sed -n 's/^$(goal):.*\[\([A-Z_ ]*\)\]$$/\1/p' Makefile))
+READ := $(foreach goal,$(MAKECMDGOALS),$(shell sed -n 's/^$(goal):.*\[\([A-Z0-9_ ]*\)\]$$/\1/p' Makefile))
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(v)))
 UNREAD := $(filter-out $(EVERYWHERE) $(READ),$(GIVEN))
 ifneq ($(UNREAD),)

@@ -16,7 +16,7 @@ main() {
       target = $0; sub(/:.*/, "", target)
       text = $0; sub(/.*## /, "", text); gsub(/\$\$/, "$", text)
       variables = ""
-      if (match(text, / \[[A-Z_ ]+\]$/)) {
+      if (match(text, / \[[A-Z0-9_ ]+\]$/)) {
         variables = substr(text, RSTART + 2, RLENGTH - 3)
         text = substr(text, 1, RSTART - 1)
       }

@@ -334,9 +334,11 @@ def _build_labs(kind: Kind, settings: Settings, fresh: Path) -> Counts:
                 archive.unlink()  # so that the next try downloads it again
             raise
         origin = archive
-    else:
+    elif kind == "synthetic":
         synthetic.draw_synthetic(fresh, seed=SPLIT_SEED)
         origin = Path(synthetic.__file__)
+    else:
+        raise AssertionError(f"no code builds the kind {kind}")
     manifest.write(fresh, Manifest(kind=kind, seed=SPLIT_SEED, source_sha256=sha256(origin)))
     return validate(fresh)
 

@@ -30,6 +30,7 @@ Floats = NDArray[np.float64]
 RESAMPLES = 2000
 SEED = 20
 LEVEL = 0.95  # of the interval
+INTERVAL = f"{LEVEL * 100:g} % interval"
 # With fewer, even a model that wins on every image could have done so by chance (2 · ½⁵ > 0.05).
 LEAST_IMAGES = 6
 _RECALLS = np.linspace(0, 1, 101)  # where Ultralytics reads the precision

@@ -27,7 +27,7 @@ from src.checkpoints import kept, load
 from src.datasets import FOLDER, DatasetError
 from src.datasets.manifest import class_names
 from src.datasets.versioning import require_current
-from src.decision.comparison import Comparison, compare
+from src.decision.comparison import INTERVAL, Comparison, compare
 from src.inputs import SCRATCH
 from src.settings import Settings
 from src.training import scoring
@@ -39,7 +39,7 @@ RULE = (
     "The rule: on the held-out test split, the candidate must be better than its rival, and not "
     "worse than the weights it started from. The rival is the champion; where there is none, the "
     "starting weights, if they know every class of the data; else chance: the candidate's own "
-    "boxes against other images' labels. Better and worse are told by the 95 % interval of the "
+    f"boxes against other images' labels. Better and worse are told by the {INTERVAL} of the "
     "difference in mAP50, a paired bootstrap over the test images. Candidate and champion are "
     "scored at the image size they were trained at, the starting weights at the candidate's."
 )
@@ -279,7 +279,7 @@ def _sentence(candidate: Model, other: Model, found: Comparison, *, is_rival: bo
     text = (
         f"{found.outcome[:1].upper()}{found.outcome[1:]} "
         f"{'from' if found.outcome.startswith('not') else 'than'} {other.name}"
-        f"{' (the rival)' if is_rival else ''}: {found.difference:+.4f} mAP50, 95 % interval "
+        f"{' (the rival)' if is_rival else ''}: {found.difference:+.4f} mAP50, {INTERVAL} "
         f"{found.low:+.4f} to {found.high:+.4f} over {found.images} images"
     )
     if found.outcome == "not distinguishable":

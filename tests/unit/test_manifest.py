@@ -1,12 +1,14 @@
 """What a data set says of itself."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from src.datasets import DatasetError, manifest
 from src.datasets.manifest import Manifest
+from src.inputs import Kind
 
 MANIFEST = Manifest(kind="synthetic", seed=42, source_sha256="ab" * 32)
 
@@ -77,3 +79,8 @@ def test_the_kind_of_what_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert manifest.built() is None
     manifest.write(tmp_path, MANIFEST)
     assert manifest.built() == MANIFEST.kind
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_every_kind_says_where_it_is_from(kind: Kind) -> None:
+    assert Manifest(kind=kind, seed=0, source_sha256="0" * 64).provenance

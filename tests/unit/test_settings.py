@@ -46,7 +46,8 @@ def test_the_example_has_the_known_settings_and_others_told_by_their_names() -> 
     names = [key.lower() for key in read_env_file(EXAMPLE_FILE)]
     assert [name for name in names if name in Settings.model_fields] == list(Settings.model_fields)
     others = [name.upper() for name in names if name not in Settings.model_fields]
-    assert not [name for name in others if not name.endswith(tuple(filter(None, BY_SUFFIX)))]
+    untold = [name for name in others if not name.endswith(tuple(filter(None, BY_SUFFIX)))]
+    assert not untold, f"{untold}: give each a field in Settings"
 
 
 def test_a_setting_that_no_code_names_is_checked_by_the_end_of_its_name(
