@@ -9,6 +9,7 @@ import requests
 from src import mlflow_pages
 from src.datasets import SET
 from src.errors import run_command
+from src.services.launcher import PROOF
 from src.settings import Settings, load_settings
 
 TIMEOUT = 10.0  # seconds
@@ -30,7 +31,8 @@ def runs_page(settings: Settings) -> str:
             )
     except requests.RequestException:  # whether MLflow is healthy is for others to say
         return mlflow_pages.home(settings)
-    if answer.status_code != 200:  # there is none yet, or a changed password awaits make stack
+    # Another checkout's server, or there is none yet, or a changed password awaits make stack.
+    if answer.headers.get(PROOF) != settings.checkout or answer.status_code != 200:
         return mlflow_pages.home(settings)
     return mlflow_pages.experiment(settings, answer.json()["experiment"]["experiment_id"])
 

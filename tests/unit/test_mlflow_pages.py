@@ -2,12 +2,16 @@
 
 import ast
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from src import mlflow_pages
 from src.settings import ROOT, Settings
+from src.training.where import runs_page
 
 LINKS = {
     "home": lambda s: mlflow_pages.home(s),
@@ -65,3 +69,24 @@ def test_the_tables_page_is_the_home(settings: Settings) -> None:
     from src.services.table import shell_lines
 
     assert f"PAGE_native_mlflow={mlflow_pages.home(settings)}" in list(shell_lines(settings))
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_runs_are_looked_up_in_this_checkouts_server_alone(
+    settings: Settings, ours: bool
+) -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("X-Checkout", settings.checkout if ours else "another")
+            self.end_headers()
+            self.wfile.write(b'{"experiment": {"experiment_id": "7"}}')
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Keep the test's output clean."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        told = settings.model_copy(update={"mlflow_port": server.server_port})
+        assert ("experiments/7/runs" in runs_page(told)) == ours
+        server.shutdown()
