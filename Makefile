@@ -15,7 +15,7 @@ $(error $(or $(MAKECMDGOALS),help) reads no $(UNREAD). Settings are in .env.exam
 endif
 
 ##@ Stack
-.PHONY: help setup up stack status logs doctor credentials down prune clean
+.PHONY: help setup up stack status logs doctor support credentials down prune clean
 help: ## List the targets
 	@scripts/show-help.sh Makefile
 setup: ## Install .venv from the lock; make .env with random secrets
@@ -31,6 +31,8 @@ logs: ## Show the services' logs (SERVICE=zenml, FOLLOW=1) [SERVICE LINES FOLLOW
 	@scripts/show-logs.sh
 doctor: ## Check the machine, the settings, the services; say what to do
 	@scripts/check-health.sh
+support: ## Gather versions, states and ends of logs for an issue
+	@scripts/gather-support.sh
 credentials: ## Print addresses, user names and passwords
 	@scripts/show-credentials.sh
 down: ## Stop the services, keep every byte
