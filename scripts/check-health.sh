@@ -5,6 +5,7 @@
 set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 . "$ROOT/scripts/lib/services.sh"
+. "$ROOT/scripts/lib/secrets.sh"
 . "$ROOT/scripts/lib/ray.sh"
 
 FAILED=0
@@ -23,12 +24,32 @@ check_machine() {
 }
 
 check_setup() {
+  local open
   if cmp -s requirements.txt "$VENV/.installed-requirements.txt"; then
     good "the virtual environment holds requirements.txt"
   else
     bad "the virtual environment is not that of requirements.txt: make setup"
   fi
-  if [ -z "$(find .env -perm -077)" ]; then good ".env is private"; else bad ".env can be read by others: chmod 600 .env"; fi
+  if [ -s "$VENV/.installed-torch" ]; then good "PyTorch is installed"; else bad "PyTorch was not installed to its end: make setup"; fi
+  open=$(find .env .stack -prune \( -perm -040 -o -perm -020 -o -perm -004 -o -perm -002 \) 2>/dev/null | tr '\n' ' ')
+  if [ -z "$open" ]; then good ".env and .stack are private"; else bad "others may read or write ${open% }: chmod go= ${open% }"; fi
+}
+
+# What was exported for something else, or long ago, wins over .env.
+check_environment() {
+  local name names=''
+  while IFS= read -r name; do
+    [ -z "${!name:-}" ] || names="$names $name"
+  done < <(sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' .env.example)
+  [ -z "$names" ] || good "from the environment, over .env:$names (unset what is not meant)"
+}
+
+# A checkpoint that WEIGHTS names; what was downloaded or kept here is checked, and made again, where it is used.
+check_weights() {
+  case $WEIGHTS in
+    auto | scratch | *://*) ;;
+    *) if [ -f "$WEIGHTS" ]; then good "WEIGHTS is there"; else bad "WEIGHTS=$WEIGHTS: no such file: set it to a .pt file, a URL, scratch or auto in .env"; fi ;;
+  esac
 }
 
 check_exposure() {
@@ -40,32 +61,73 @@ check_exposure() {
   if ray_running; then good "a Ray node listens on every address: it asks for RAY_SECRET_KEY"; fi
 }
 
-check_services() {
-  local service fault taken
-  if [ ! -f "$STATE/backend" ]; then
-    good "the services don't run (make up starts them on the $BACKEND backend: $BACKEND_REASON)"
-    if backend_check; then good "the $BACKEND backend can run here"; else FAILED=1; fi
-    # shellcheck disable=SC2086 # their names, one word each
-    if taken=$("$PYTHON_BIN" -m src.services.processes ports $PORTS); then
-      good "the ports are free ($PORTS)"
-    else
-      while IFS= read -r fault; do bad "$fault"; done <<<"$taken"
-    fi
+# Print each line of $1 as something wrong.
+all_bad() {
+  local fault
+  while IFS= read -r fault; do [ -z "$fault" ] || bad "$fault"; done <<<"$1"
+}
+
+check_stopped() {
+  local taken left
+  good "the services don't run (make up starts them on the $BACKEND backend: $BACKEND_REASON)"
+  if ! backend_check; then
+    FAILED=1
     return
   fi
-  # shellcheck disable=SC2046 # one word for each service that runs
-  while IFS=$'\t' read -r service fault; do
-    if [ "$fault" = healthy ]; then good "$service answers ($BACKEND)"; else bad "$service: $fault: make up, then make logs SERVICE=$service"; fi
-  done < <("$PYTHON_BIN" -m src.services.health $(service_states | cut -f1))
-  if [ -f "$BACKEND_STATE/stack-fingerprint" ]; then good "the ZenML stack is registered"; else bad "the ZenML stack is not registered: make stack"; fi
+  good "the $BACKEND backend can run here"
+  left=$(backend_findings)
+  all_bad "$left"
+  # shellcheck disable=SC2086 # their names, one word each
+  if taken=$("$PYTHON_BIN" -m src.services.processes ports $PORTS); then good "the ports are free ($PORTS)"; else all_bad "$taken"; fi
+}
+
+# $1 service, $2 its state, $3 since when or why, $4 what its health check says
+check_service() {
+  local since=''
+  [ "$3" = - ] || [ -z "$3" ] || since=" ($3)"
+  case $4,$2 in
+    healthy,*) good "$1 answers ($BACKEND)" ;;
+    *,failed) bad "$1 gave up$since: make logs SERVICE=$1 says why; when that is mended: make up" ;;
+    *,stopped) bad "$1 is stopped$since: make up" ;;
+    "not this checkout's",*) bad "$1: another server answers in its place" ;;
+    *,starting) bad "$1 is starting and does not answer yet ($4): make up waits for it" ;;
+    *) bad "$1 runs$since and does not answer ($4): make up" ;;
+  esac
+}
+
+check_services() {
+  local service state detail fault states health all=yes
+  if [ ! -f "$STATE/backend" ]; then
+    check_stopped
+    return
+  fi
+  states=$(service_states)
+  # shellcheck disable=SC2046 # one word for each service
+  health=$("$PYTHON_BIN" -m src.services.health $(cut -f1 <<<"$states")) || all=no
+  while IFS=$'\t' read -r service state detail; do
+    fault=$(awk -F'\t' -v s="$service" '$1 == s { print $2 }' <<<"$health")
+    # MySQL answers its network alone: what its engine says of it counts.
+    if [ -z "$fault" ] && [ "$state" = running ]; then fault=healthy; fi
+    check_service "$service" "$state" "$detail" "$fault"
+  done <<<"$states"
+  all_bad "$(backend_findings)"
+  if [ "$all" = no ]; then
+    say "      (the ZenML stack is looked at when all services answer)"
+  elif fault=$("$PYTHON_BIN" -m src.bootstrap --look 2>&1); then
+    good "buckets, keys and the ZenML stack are as .env says"
+  else
+    all_bad "$fault"
+  fi
 }
 
 main() {
   require_setup
   check_machine
   check_setup
+  check_environment
   load_settings # names every fault of .env and exits
   good ".env has every setting"
+  check_weights
   choose_backend
   check_exposure
   check_services

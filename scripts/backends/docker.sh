@@ -332,6 +332,18 @@ docker_state() {
   printf '%s\t%s\t%s\n' "$1" "$state" "$detail"
 }
 
+backend_findings() {
+  local build secrets all
+  if [ ! -f "$STATE/backend" ]; then
+    [ -z "$(docker_inspect 2>/dev/null)" ] || echo "containers of this checkout are left of an earlier start: make up"
+    return
+  fi
+  docker_wanted
+  docker_applied all "$all" || echo "the containers run with earlier settings, code or images: make up"
+  [ ! -f "$DOCKER_STATE/migrating" ] || echo "an upgrade of the databases was interrupted: make up puts them back"
+  (docker_check_ports) 2>&1 | sed 's/^error: //' || :
+}
+
 backend_logs() {
   local lines=$1 service=${2:-}
   COMPOSE_PROFILES='*' docker_compose logs --no-color --tail "$lines" ${FOLLOW:+--follow} ${service:+"$service"}

@@ -206,11 +206,37 @@ backend_states() {
     case $state in
       RUNNING) state=running ;;
       STARTING | BACKOFF) state=starting ;;
-      FATAL | EXITED | UNKNOWN) state=failed ;;
+      FATAL | EXITED | UNKNOWN) state=failed detail="$detail; its log ends at $(native_last_word "$service")" ;;
       *) state=stopped ;;
     esac
     printf '%s\t%s\t%s\n' "$service" "$state" "$detail"
   done < <(native_states)
+}
+
+# When a service last said something: supervisor does not tell when it gave up.
+native_last_word() {
+  "$PYTHON_BIN" -c 'import os, sys, time
+print(time.strftime("%Y-%m-%d %H:%M", time.localtime(os.path.getmtime(sys.argv[1]))))' "$NATIVE_STATE/logs/$1.log"
+}
+
+backend_findings() {
+  local supervisor='' left
+  if native_running; then
+    supervisor=$(native_ctl pid)
+    native_config | cmp -s - "$NATIVE_CONF" ||
+      echo "the services run with earlier settings, code or packages: make up"
+  fi
+  # shellcheck disable=SC2086 # one word, or none
+  left=$("$PYTHON_BIN" -m src.services.processes list $supervisor)
+  if [ -n "$left" ] && [ -n "$supervisor" ]; then
+    echo "processes of an earlier start live beside the services ($left): make up"
+  elif [ -n "$left" ]; then
+    echo "supervisor is dead or halted and its services live on ($left): nothing would start them again: make up"
+  elif [ -z "$supervisor" ] && [ -f "$STATE/backend" ]; then
+    echo "supervisor does not run (the machine was restarted, or it was killed): make up"
+  fi
+  # shellcheck disable=SC2086 # their names, one word each
+  [ ! -f "$STATE/backend" ] || "$PYTHON_BIN" -m src.services.processes ports $PORTS || :
 }
 
 # "service STATE detail" of each service, as supervisorctl says it, in our order.

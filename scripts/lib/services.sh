@@ -9,6 +9,7 @@
 #                         begun and left by an earlier one is not a failure of this one
 #   backend_restart SVC   start a service again that runs and does not answer
 #   backend_states        print "service<TAB>running|starting|stopped|failed<TAB>detail" for each
+#   backend_findings      print what else is wrong and what to type, a line each; looks only
 #   backend_logs N [SVC]  print the last N lines of each service, or of one; FOLLOW=1 keeps on
 #   backend_launch SVC …  run src/services/launcher.py where a service runs, with these arguments
 #   backend_start SVC     start one that `make up` leaves alone

@@ -1,4 +1,4 @@
-"""Converge the whole stack: ``python -m src.bootstrap [--trust-fingerprint]``."""
+"""Converge the whole stack: ``python -m src.bootstrap [--trust-fingerprint | --look]``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fingerprint(settings: Settings) -> str:
     return digest.hexdigest()
 
 
-def main() -> None:
+def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m src.bootstrap", description=__doc__)
     parser.add_argument(
@@ -33,13 +33,36 @@ def main() -> None:
         action="store_true",
         help="do nothing when neither settings nor code have changed since the last time",
     )
-    trust = parser.parse_args().trust_fingerprint
+    parser.add_argument(
+        "--look",
+        action="store_true",
+        help="change nothing; print what is not as the settings say, and end with 1 if anything is",
+    )
+    given = parser.parse_args()
+    trust = given.trust_fingerprint
     settings = load_settings()
+    if given.look:
+        found = faults(settings)
+        sys.stdout.writelines(f"{fault}: make stack\n" for fault in found)
+        return int(bool(found))
     if trust and _is_known(settings):
-        return
+        return 0
     with hold("services", "make stack"):  # two at once would both make what is missing
         if not (trust and _is_known(settings)):
             converge(settings)
+    return 0
+
+
+def faults(settings: Settings) -> list[str]:
+    """Return what the servers, which all answer, don't hold as the settings say."""
+    found = []
+    if not object_store.is_reachable(settings):
+        found.append("the object store lacks a bucket, or refuses the keys of .env")
+    if zenml_server.signed_in(settings) is None:
+        found.append("ZenML refuses this checkout's API key, or has not given it one yet")
+    elif not zenml_state.is_right(settings):
+        found.append("the ZenML stack, its components or secrets are not as .env says")
+    return found
 
 
 def converge(settings: Settings) -> None:

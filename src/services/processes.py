@@ -4,6 +4,7 @@ Usage: ``python -m src.services.processes ports MLFLOW_PORT…`` prints a line f
 and then exits 1;
 ``python -m src.services.processes end [SUPERVISOR]`` ends every process that carries this
 checkout's mark, but for the supervisor of that pid and its children;
+``python -m src.services.processes list [SUPERVISOR]`` names those on one line, if there are any;
 ``python -m src.services.processes ray-node`` exits 0 when this checkout runs a Ray node, and
 ``python -m src.services.processes end-ray-node`` ends it.
 """
@@ -16,6 +17,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 
 import psutil
 
@@ -89,6 +91,15 @@ def strays(supervisor: int) -> list[psutil.Process]:
     return [process for process in own_processes() if process.pid not in kept]
 
 
+def described(process: psutil.Process) -> str:
+    """Return a process as people find it: its pid, its name, and since when it lives."""
+    try:
+        since = datetime.fromtimestamp(process.create_time())
+        return f"pid {process.pid} {process.name()} since {since:%Y-%m-%d %H:%M}"
+    except psutil.Error:
+        return f"pid {process.pid}, just ended"
+
+
 def end_own_processes(
     mark: str = MARK, grace: float = GRACE, marked: Sequence[psutil.Process] | None = None
 ) -> None:
@@ -123,6 +134,10 @@ def main(arguments: list[str]) -> int:
             end_own_processes()
         case ["end", supervisor]:
             end_own_processes(marked=strays(int(supervisor)))
+        case ["list", *supervisor]:
+            found = strays(int(supervisor[0])) if supervisor else own_processes()
+            if found:
+                print(", ".join(map(described, found)))
         case ["ray-node"]:
             return int(not own_processes(RAY_MARK))
         case ["end-ray-node"]:

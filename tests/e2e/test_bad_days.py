@@ -200,6 +200,14 @@ def services(checkout: Checkout) -> dict[str, str]:
     return {name: str(pid_of(checkout, name)) for name in names}
 
 
+def seen(checkout: Checkout, state: str) -> None:
+    """`make doctor` finds the state, and names what ``mended`` types."""
+    if state.endswith(" killed") and state != "supervisor killed":
+        return  # supervisor may have started it again already
+    said = checkout.make("doctor", expect=2)
+    assert re.search(r"(?m)^FAIL  .*make (up|stack)$", said), said
+
+
 def mended(checkout: Checkout, *, emptied: bool) -> None:
     """`make up` ends healthy and alone; a second one changes nothing; the stack is what it was."""
     checkout.make("up")
@@ -244,7 +252,9 @@ def figures() -> Iterator[None]:
 @pytest.mark.parametrize("state", SHORT)
 def test_up_mends(checkout: Checkout, state: str) -> None:
     STATES[state](checkout)
+    seen(checkout, state)
     mended(checkout, emptied=state in EMPTY)
+    assert "FAIL" not in checkout.make("doctor")
     MENDED["alone"].add((state,))
 
 
@@ -252,7 +262,9 @@ def test_up_mends(checkout: Checkout, state: str) -> None:
 @pytest.mark.parametrize("state", [state for state in STATES if state not in SHORT])
 def test_up_mends_all_others(checkout: Checkout, state: str) -> None:
     STATES[state](checkout)
+    seen(checkout, state)
     mended(checkout, emptied=state in EMPTY)
+    assert "FAIL" not in checkout.make("doctor")
     MENDED["alone"].add((state,))
 
 

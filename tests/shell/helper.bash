@@ -45,6 +45,7 @@ stub_backend() {
 backend_faults() { :; }
 backend_up() { echo up >>'$CALLS'; }
 backend_settled() { return 1; }
+backend_findings() { printf "%s" "\${FINDINGS:-}"; }
 backend_down() { echo down >>'$CALLS'; }
 backend_destroy() { echo destroy >>'$CALLS'; }
 backend_states() { printf '%s\t%s\tits detail\n' mlflow running zenml "\${ZENML_STATE:-running}"; }
