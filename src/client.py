@@ -8,8 +8,9 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from src import OPT_OUTS
 from src import settings as settings_module
@@ -23,17 +24,23 @@ FOREIGN = (
     "AWS_DEFAULT_PROFILE",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
+    "MLFLOW_ACTIVE_MODEL_ID",
+    "MLFLOW_ENABLE_WORKSPACES",
     "MLFLOW_EXPERIMENT_ID",
     "MLFLOW_EXPERIMENT_NAME",
     "MLFLOW_REGISTRY_URI",
     "MLFLOW_RUN_ID",
+    "MLFLOW_S3_ENDPOINT_URL",
+    "MLFLOW_TRACKING_AUTH",
+    "MLFLOW_TRACKING_AWS_SIGV4",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
     "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_WORKSPACE",
     "ZENML_ACTIVE_PROJECT_ID",
     "ZENML_ACTIVE_STACK_ID",
-    "ZENML_STORE_API_TOKEN",
-    "ZENML_STORE_PASSWORD",
-    "ZENML_STORE_USERNAME",
+    "ZENML_LOCAL_STORES_PATH",
 )
+FOREIGN_PREFIXES = ("FSSPEC_", "ZENML_SECRETS_STORE_", "ZENML_STORE_")
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
@@ -44,7 +51,8 @@ def client_environment(settings: Settings) -> dict[str, str]:
     """
     private = settings.backend_state
     no_proxy = {"localhost", "127.0.0.1", settings.bind_address}
-    no_proxy |= set(filter(None, os.environ.get("NO_PROXY", "").split(",")))
+    for name in ("NO_PROXY", "no_proxy"):
+        no_proxy |= {host.strip() for host in os.environ.get(name, "").split(",")} - {""}
     environment = OPT_OUTS | {
         "ZENML_CONFIG_PATH": str(private / "zenml-client"),
         "ZENML_CUSTOM_SOURCE_ROOT": str(ROOT),
@@ -59,7 +67,11 @@ def client_environment(settings: Settings) -> dict[str, str]:
         # which on Docker resolves in the containers only.
         "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        # Not the user's own, whose cache or remote may be another.
+        "DVC_GLOBAL_CONFIG_DIR": str(STATE / "no-dvc-config"),
+        "DVC_SYSTEM_CONFIG_DIR": str(STATE / "no-dvc-config"),
         "DVC_SITE_CACHE_DIR": str(STATE / "dvc"),
+        "FSSPEC_CONFIG_DIR": str(STATE / "no-fsspec-config"),
         "YOLO_CONFIG_DIR": str(STATE / "ultralytics"),
         "YOLO_VERBOSE": "false",
         "TMPDIR": str(STATE / "tmp"),
@@ -86,8 +98,8 @@ def client_environment(settings: Settings) -> dict[str, str]:
 
 def use_stack(settings: Settings) -> None:
     """Make this process a client of the stack; call it before importing ZenML or MLflow."""
-    for name in FOREIGN:
-        os.environ.pop(name, None)
+    for name in [n for n in os.environ if n in FOREIGN or n.startswith(FOREIGN_PREFIXES)]:
+        del os.environ[name]
     os.environ.update(client_environment(settings))
     # What libraries write is nobody else's either; the second folder DVC would open to everybody.
     os.umask(0o077)
@@ -114,12 +126,23 @@ def give(settings: Settings, api_key: str) -> None:
     os.environ["ZENML_STORE_API_KEY"] = api_key
 
 
+def _inside(folder: str, command: Sequence[str]) -> bool:
+    """Tell whether a command runs in the checkout, on files of the checkout."""
+    files = [path for word in command[1:] if (path := Path(folder, word)).is_file()]
+    return all(path.resolve().is_relative_to(ROOT) for path in (Path(folder), *files))
+
+
 def main(folder: str, *command: str) -> int:
     """Replace this process by ``command``, run in ``folder``; 127 where it can't be run."""
 
     def replace() -> None:
+        source_root = os.environ.get("ZENML_CUSTOM_SOURCE_ROOT")
         use_stack(load_settings())
         os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # the user's commands see, and set, theirs
+        if source_root is not None:
+            os.environ["ZENML_CUSTOM_SOURCE_ROOT"] = source_root
+        elif not _inside(folder, command):
+            os.environ.pop("ZENML_CUSTOM_SOURCE_ROOT", None)  # your own steps are where they are
         os.chdir(folder)
         try:
             os.execvp(command[0], command)  # noqa: S606 - the user's own command

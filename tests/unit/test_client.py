@@ -47,9 +47,11 @@ class TestClientEnvironment:
         self, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("NO_PROXY", "intra.example.org")
+        monkeypatch.setenv("no_proxy", "lower.example.org, 10.0.0.0/8")
         environment = client_environment(make_settings(bind_address="192.168.1.20"))
         excepted = environment["NO_PROXY"].split(",")
         assert {"localhost", "192.168.1.20", "intra.example.org"} <= set(excepted)
+        assert {"lower.example.org", "10.0.0.0/8"} <= set(excepted)
         assert environment["no_proxy"] == environment["NO_PROXY"]
 
     def test_the_api_key_is_there_once_the_stack_is_registered(self, settings: Settings) -> None:
@@ -59,7 +61,12 @@ class TestClientEnvironment:
 
     @pytest.mark.parametrize(
         "name",
-        ["AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "ZENML_ACTIVE_STACK_ID", "MLFLOW_RUN_ID"],
+        [
+            *("AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "FSSPEC_S3_ENDPOINT_URL", "FSSPEC_S3_ANON"),
+            *("MLFLOW_ACTIVE_MODEL_ID", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_AUTH"),
+            *("MLFLOW_WORKSPACE", "ZENML_ACTIVE_STACK_ID", "ZENML_LOCAL_STORES_PATH"),
+            *("ZENML_SECRETS_STORE_TYPE", "ZENML_STORE_API_TOKEN", "ZENML_STORE_VERIFY_SSL"),
+        ],
     )
     def test_what_would_lead_elsewhere_is_dropped(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str
@@ -84,6 +91,33 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         assert client.main(str(tmp_path), "no-such-command") == 127
         assert capsys.readouterr().err == "error: no-such-command can't be run: no such file\n"
+
+    @pytest.mark.parametrize(
+        ("folder", "script", "kept"),
+        [
+            (settings_module.ROOT, "src/client.py", True),
+            (settings_module.ROOT / "src", "client.py", True),
+            (settings_module.ROOT, "{outside}/own.py", False),
+            ("{outside}", "own.py", False),
+            ("{outside}", str(settings_module.ROOT / "src" / "client.py"), False),
+        ],
+    )
+    def test_steps_are_found_where_the_command_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: object, script: str,
+        kept: bool,
+    ) -> None:  # fmt: skip
+        name = "ZENML_CUSTOM_SOURCE_ROOT"
+        (tmp_path / "own.py").touch()
+        monkeypatch.setattr(client, "use_stack", lambda _: os.environ.update({name: "checkout"}))
+        seen: list[str | None] = []
+        monkeypatch.setattr(os, "execvp", lambda *_: seen.append(os.environ.get(name)))
+        monkeypatch.chdir(tmp_path)  # so that main's own change of folder is undone
+        words = ["python", script.format(outside=tmp_path)]
+        monkeypatch.delenv(name, raising=False)
+        client.main(str(folder).format(outside=tmp_path), *words)
+        monkeypatch.setenv(name, "the user's own")
+        client.main(str(folder).format(outside=tmp_path), *words)
+        assert seen == ["checkout" if kept else None, "the user's own"]
 
     def test_a_folder_that_is_not_there_is_127(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
