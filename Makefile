@@ -14,6 +14,13 @@ ifneq ($(UNREAD),)
 $(error $(or $(MAKECMDGOALS),help) reads no $(UNREAD). Settings are in .env.example, other variables beside their targets in `make help`)
 endif
 
+# These skip questions and gates, or lead to another cluster: only what is typed behind the target counts.
+ASIDE := $(strip $(foreach v,FORCE RAY_ADDRESS,$(if $(filter environment%,$(origin $(v))),$(if $($(v)),$(v)))))
+ifneq ($(ASIDE),)
+unexport $(ASIDE)
+$(shell echo '$(ASIDE) from the environment: left aside; write it behind the target where it is meant' >&2)
+endif
+
 ##@ Stack
 .PHONY: help setup up stack status logs doctor support credentials down prune clean
 help: ## List the targets

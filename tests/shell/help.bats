@@ -59,6 +59,17 @@ targets() { sed -nE 's/^([a-z-]+):.*## .*/\1/p' Makefile; }
   run -0 make -n promote ZENML_PORT=8181 REASON='it is = better'
 }
 
+@test "FORCE and RAY_ADDRESS count behind the target only, and make says so" {
+  write_script scripts/clean-checkout.sh <<<'echo "FORCE=${FORCE:-}" "RAY_ADDRESS=${RAY_ADDRESS:-}"'
+  FORCE=1 RAY_ADDRESS=cluster:6379 run -0 make clean
+  [ "${lines[0]}" = 'FORCE RAY_ADDRESS from the environment: left aside; write it behind the target where it is meant' ]
+  [ "${lines[1]}" = 'FORCE= RAY_ADDRESS=' ]
+  FORCE=1 run -0 make clean FORCE=1
+  [ "$output" = 'FORCE=1 RAY_ADDRESS=' ]
+  FORCE='' run -0 make clean
+  [ "$output" = 'FORCE= RAY_ADDRESS=' ]
+}
+
 @test "a variable is refused where it is not read" {
   run -2 make -n baseline RAY_ADDRESS=127.0.0.1:6379
   said 'baseline reads no RAY_ADDRESS'
