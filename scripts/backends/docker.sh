@@ -25,11 +25,23 @@ docker_settings() {
 # --- Can it run here? -----------------------------------------------------------------------------
 
 backend_faults() {
-  local version said
+  local version said host
   if ! command -v docker >/dev/null; then
     echo "docker is not installed: see https://docs.docker.com/get-docker, or use MODE=native"
     return
   fi
+  # A bind mount and a published port are the engine's machine's.
+  host=$(docker context inspect --format '{{.Endpoints.docker.Host}}' 2>/dev/null) || :
+  case $host in
+    '' | unix://* | npipe://* | fd://* | tcp://localhost:* | tcp://127.*) ;;
+    *)
+      said="docker context use default"
+      [ -z "${DOCKER_CONTEXT:-}" ] || said="unset DOCKER_CONTEXT"
+      [ -z "${DOCKER_HOST:-}" ] || said="unset DOCKER_HOST"
+      echo "the Docker engine is on another machine ($host): $said; or use MODE=native"
+      return
+      ;;
+  esac
   if version=$(docker version --format '{{.Server.Version}}' 2>/dev/null) && [ -n "$version" ]; then
     docker_suits "$version" ||
       echo "Docker Engine $version is too old: update it to 20.10 or newer, or use MODE=native"

@@ -35,6 +35,8 @@ running() { # what `docker inspect` says of four healthy containers
 case $* in
   'version --format'*) [ -z "${ENGINE_FAULT:-}" ] && echo "${ENGINE_VERSION:-20.10.24+dfsg1}" ;;
   version) echo "$ENGINE_FAULT" >&2 && exit 1 ;;
+  'context inspect'*) echo "${DOCKER_ENDPOINT:-unix:///var/run/docker.sock}" ;;
+  'context use default') echo "$*" >>"$CALLS" ;;
   'compose version'*) [ -z "${NO_COMPOSE:-}" ] ;;
   'ps --all'*) [ -f "$CALLS.started" ] && echo a b c d || exit "${PS_STATUS:-0}" ;;
   # Ports that follow one another are one range here, as Docker says them.
@@ -90,6 +92,23 @@ faults() { [ "${#lines[@]}" = "$1" ] || fail "expected $1 lines, not: $output"; 
   ENGINE_FAULT='Cannot connect to the Docker daemon' run -1 docker_backend backend_check
   faults 1
   said 'does not answer' 'systemctl start docker'
+}
+
+@test "an engine on another machine, and the remedy that mends it" {
+  export DOCKER_ENDPOINT=tcp://build.example.org:2376
+  DOCKER_HOST=$DOCKER_ENDPOINT run -0 docker_backend backend_faults
+  faults 1
+  said "on another machine ($DOCKER_ENDPOINT): unset DOCKER_HOST; or use MODE=native"
+  DOCKER_CONTEXT=build run -0 docker_backend backend_faults
+  said ': unset DOCKER_CONTEXT; or'
+  run -0 docker_backend backend_faults
+  said ': docker context use default; or'
+  run -0 chosen
+  [[ $output == native:*'another machine'* ]]
+  for here in unix:///run/user/1000/docker.sock npipe:////./pipe/docker_engine tcp://127.0.0.1:2375; do
+    DOCKER_ENDPOINT=$here run -0 docker_backend backend_faults
+    [ "$output" = '' ]
+  done
 }
 
 @test "no permission to use the socket" {
