@@ -24,13 +24,21 @@ find_python() {
 }
 
 check_tools() {
-  local tool missing=''
+  local tool missing='' said
+  case $ROOT in
+    *[\':?]*) die "$ROOT: Ultralytics, Python or SQLite can't use a path with ' : or ? in it: move this checkout to another (mv)" ;;
+  esac
   for tool in git awk cmp; do
     command -v "$tool" >/dev/null || missing="$missing $tool"
   done
   [ -z "$missing" ] || die "not found:$missing: install with your package manager"
-  git -C "$ROOT" rev-parse --git-dir >/dev/null 2>&1 ||
-    die "$ROOT is not a Git checkout, which DVC needs: clone the repository, or run git init"
+  said=$(git -C "$ROOT" rev-parse --git-dir 2>&1) && return
+  case $said in
+    *safe.directory*) # Git says what to type
+      die "Git takes $ROOT for somebody else's:$(sed -n 's/^[[:space:]]*\(git config .*\)/ \1/p' <<<"$said")"
+      ;;
+  esac
+  die "$ROOT is not a Git checkout, which DVC needs: clone the repository, or run git init"
 }
 
 check_space() {
@@ -44,7 +52,9 @@ check_space() {
 pip_install() {
   local all=$1
   shift
-  "$PYTHON_BIN" -m pip install --disable-pip-version-check --progress-bar off "$@" 2>&1 | awk -v all="$all" '
+  # What is exported, or stands in pip's configuration, would install elsewhere, or nothing.
+  unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN PIP_REPORT
+  PIP_USER=0 "$PYTHON_BIN" -m pip install --disable-pip-version-check --progress-bar off "$@" 2>&1 | awk -v all="$all" '
     /^ *(ERROR|error|Traceback)/ { failed = 1 }
     failed || /^WARNING: Retrying/ { print }
     /^Collecting / && ++count % 50 == 0 { print "  " count " of " all }

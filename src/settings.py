@@ -157,8 +157,11 @@ class Settings(BaseModel):
 
     @property
     def host(self) -> str:
-        """The host name that clients use, registered with every component."""
-        return "localhost" if self.loopback else self.bind_address
+        """The host name that clients use, registered with every component.
+
+        ``localhost`` is 127.0.0.1 and no other address of the loopback.
+        """
+        return "localhost" if self.bind_address == "127.0.0.1" else self.bind_address
 
     @property
     def zenml_url(self) -> str:
@@ -259,20 +262,25 @@ def load_settings(
     for what, suffixes in DISTINCT.items():
         names = [name for name in merged if name.endswith(suffixes)]
         if len({merged[name] for name in names}) < len(names):
-            listed = ", ".join(f"{name}={merged[name]}" for name in names)
+            listed = ", ".join(
+                f"{name}={merged[name]}{' from the environment' if environ.get(name) else ''}"
+                for name in names
+            )
             faults.append(f"{what} must differ from each other ({listed})")
     given = {name.lower(): value for name, value in merged.items() if value}
     settings: Settings | None = None
     try:
-        settings = Settings.model_validate(given | _by_suffix(merged, faults))
+        settings = Settings.model_validate(given | _by_suffix(merged, faults, environ))
     except ValidationError as error:
-        faults += [_explain(dict(fault)) for fault in error.errors()]
+        faults += [_explain(dict(fault), environ) for fault in error.errors()]
     if faults or settings is None:
         raise SettingsError("\n".join(faults))
     return settings
 
 
-def _by_suffix(merged: Mapping[str, str], faults: list[str]) -> dict[str, object]:
+def _by_suffix(
+    merged: Mapping[str, str], faults: list[str], environ: Mapping[str, str]
+) -> dict[str, object]:
     """Return the settings that ``Settings`` does not name, of the kind that their names end in."""
     values: dict[str, object] = {}
     for name, value in merged.items():
@@ -280,12 +288,14 @@ def _by_suffix(merged: Mapping[str, str], faults: list[str]) -> dict[str, object
             continue
         kind = next(kind for suffix, kind in BY_SUFFIX.items() if name.endswith(suffix))
         if not value:
-            faults.append(_explain({"loc": (name,), "type": "missing"}))
+            faults.append(_explain({"loc": (name,), "type": "missing"}, environ))
             continue
         try:
             values[name.lower()] = TypeAdapter(kind).validate_python(value)
         except ValidationError as error:
-            faults += [_explain(dict(fault) | {"loc": (name,)}) for fault in error.errors()]
+            faults += [
+                _explain(dict(fault) | {"loc": (name,)}, environ) for fault in error.errors()
+            ]
     return values
 
 
@@ -294,13 +304,19 @@ def _suggest(key: str, known: Iterable[str]) -> str:
     return f": did you mean {close[0]}?" if close else ": remove the line"
 
 
-def _explain(fault: dict[str, object]) -> str:
-    """Say what is wrong with a setting without showing its value, which may be a secret."""
+def _explain(fault: dict[str, object], environ: Mapping[str, str]) -> str:
+    """Say what is wrong with a setting without showing its value, which may be a secret.
+
+    Names of ours mean something else to others: Kubernetes gives every container of a cluster with
+    a service ``mlflow`` an ``MLFLOW_PORT=tcp://…``.
+    """
     location = fault["loc"]
     name = str(location[0]).upper() if isinstance(location, tuple) and location else ""
     if fault["type"] == "missing":
         return f"{name} is not set: run `make setup`, or set it in .env"
     message = str(fault["msg"]).removeprefix("Value error, ")
+    if environ.get(name):
+        return f"{name} from the environment: {message}: unset {name}, or give it another value"
     return f"{name}: {message}: change it in .env" if name else message
 
 

@@ -12,7 +12,7 @@ backend_faults() {
 
 # A Unix socket's path ends at 107 bytes (103 on macOS), and supervisor adds a pid to it at first.
 native_socket_folder() {
-  if [ ${#NATIVE_STATE} -lt 75 ]; then
+  if [ "$(length_in_bytes "$NATIVE_STATE")" -lt 75 ]; then
     printf '%s' "$NATIVE_STATE"
   else
     printf '%s/zcy-%s-%s' "${TMPDIR:-/tmp}" "$(id -u)" "$(printf '%s' "$ROOT" | cksum | cut -d' ' -f1)"

@@ -1,7 +1,11 @@
 # env.sh: where this checkout is, its Python, and its settings.
 # Sets ROOT, STATE, VENV, PYTHON_BIN and COMPOSE_PROJECT; load_settings sets every setting.
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# What would lead Python, Git and cd elsewhere.
+unset PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONINSPECT PYTHONWARNINGS CDPATH \
+  GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
+# Without links, as Python sees it: who comes by another path finds the same services.
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 STATE=$ROOT/.stack
 VENV=${VENV:-$ROOT/.venv}
 PYTHON_BIN=$VENV/bin/python
@@ -9,7 +13,7 @@ export PYTHONUNBUFFERED=1
 umask 077 # what is made here is nobody else's
 cd "$ROOT" || return 1
 # Docker's name for this checkout, made of its path: two checkouts never share volumes.
-COMPOSE_PROJECT=zenml-cv-yolo-$(pwd -P | cksum | cut -d' ' -f1)
+COMPOSE_PROJECT=zenml-cv-yolo-$(pwd | cksum | cut -d' ' -f1)
 
 # shellcheck source=scripts/lib/log.sh
 . "$ROOT/scripts/lib/log.sh"
@@ -21,9 +25,12 @@ for _switch in FORCE FOLLOW FIX DEBUG; do
   case ${!_switch:-} in
     '' | 0 | no | false) unset "$_switch" ;;
     1 | yes | true) export "$_switch=1" ;;
-    *) die "$_switch=${!_switch}: 1 for yes, 0 for no" ;;
+    *) die "$_switch=${!_switch}: 1 for yes, 0 for no; if it was exported for something else: unset $_switch" ;;
   esac
 done
+
+# A socket's path is limited in bytes, not in characters.
+length_in_bytes() { printf '%s' "$1" | wc -c | tr -d ' '; }
 
 require_setup() {
   [ -x "$PYTHON_BIN" ] && [ -f "$ROOT/.env" ] || die "this checkout is not set up: run make setup"

@@ -3,7 +3,7 @@
 # Ray opens its folder to everybody, so it lies in one that is private. Its sockets lie 68 bytes
 # below that, and a socket's path ends at 107 bytes (103 on macOS).
 ray_folder() {
-  if [ ${#STATE} -le 31 ]; then
+  if [ "$(length_in_bytes "$STATE")" -le 31 ]; then
     printf '%s/ray' "$STATE"
   else
     printf '/tmp/zcy-ray-%s-%s' "$(id -u)" "$(printf '%s' "$ROOT" | cksum | cut -d' ' -f1)"

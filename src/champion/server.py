@@ -353,7 +353,8 @@ class Gate:
     def _admit(self, scope: Scope, headers: Headers, serving: Serving | None) -> None:
         config, path = self._config, scope["path"]
         name = re.sub(r":\d*$", "", headers.get("host", ""))
-        if not config.token and name not in LOCAL_NAMES:  # a page of another site, rebound to us
+        local = name in LOCAL_NAMES or re.fullmatch(r"127(\.\d{1,3}){3}", name)
+        if not config.token and not local:  # a page of another site, rebound to us
             raise Refusal(403, "host", f"ask by one of {', '.join(LOCAL_NAMES)}")
         if config.token and path not in OPEN:
             given = headers.get("authorization", "").removeprefix("Bearer ")

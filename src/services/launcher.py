@@ -62,6 +62,11 @@ def loopback(given: Given) -> bool:
     return ipaddress.ip_address(given["BIND_ADDRESS"]).is_loopback
 
 
+def own_host(given: Given) -> str:
+    """Return the host name by which clients on this machine reach the servers."""
+    return "localhost" if given["BIND_ADDRESS"] == "127.0.0.1" else given["BIND_ADDRESS"]
+
+
 def names(given: Given) -> list[str]:
     """Return the other names, with a port or without, under which browsers may come."""
     return [name for name in given["HOST_NAMES"].split("/") if name]
@@ -102,17 +107,14 @@ def store_url(given: Given) -> str:
     """Return the object store's address as this server reaches it."""
     if "STORE_HOST" in given:
         return f"http://{given['STORE_HOST']}"
-    return (
-        f"http://{'localhost' if loopback(given) else given['BIND_ADDRESS']}:{given['MINIO_PORT']}"
-    )
+    return f"http://{own_host(given)}:{given['MINIO_PORT']}"
 
 
 def mlflow_url(given: Given) -> str:
     """Return MLflow's address as this server reaches it."""
     if "MLFLOW_HOST" in given:
         return f"http://{given['MLFLOW_HOST']}"
-    here = "localhost" if loopback(given) else given["BIND_ADDRESS"]
-    return f"http://{here}:{given['MLFLOW_PORT']}"
+    return f"http://{own_host(given)}:{given['MLFLOW_PORT']}"
 
 
 def database_url(given: Given, name: str, mysql: str, folder: Path) -> str:
@@ -349,7 +351,7 @@ def _serve_zenml(given: Given) -> None:
 
 
 def _forward_forever(given: Given) -> None:
-    """Forward ``localhost:<MINIO_PORT>`` to the object store; without it the container ends.
+    """Forward the loopback's MINIO_PORT to the object store; without it the container ends.
 
     Clients registered that address with ZenML; here it would lead nowhere, and the dashboard
     could show neither logs nor visualisations.
@@ -378,7 +380,8 @@ def _forward_forever(given: Given) -> None:
         await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
 
     async def forward() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", int(given["MINIO_PORT"]))
+        here = given["BIND_ADDRESS"] if loopback(given) else "127.0.0.1"
+        server = await asyncio.start_server(serve, here, int(given["MINIO_PORT"]))
         await server.serve_forever()
 
     try:

@@ -66,6 +66,17 @@ def port_holder(address: str, port: int) -> str | None:
     return "another process"
 
 
+def other_localhost(port: int) -> str | None:
+    """Return who listens on ``[::1]``, which clients of ``localhost`` try first, or None."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as caller:
+        caller.settimeout(1)
+        try:
+            answered = caller.connect_ex(("::1", port)) == 0
+        except OSError:
+            return None
+    return port_holder("::1", port) if answered else None
+
+
 def own_processes(mark: str = MARK) -> list[psutil.Process]:
     """Return the processes of this checkout's services, or Ray node, other than this one."""
     found = []
@@ -126,7 +137,10 @@ def main(arguments: list[str]) -> int:
             taken = False
             for name in ports:
                 port = getattr(settings, name.lower())
-                if holder := port_holder(settings.bind_address, port):
+                holder = port_holder(settings.bind_address, port)
+                if holder is None and settings.host == "localhost":
+                    holder = other_localhost(port)
+                if holder:
                     print(f"{name} {port} is taken by {holder}: set {name} in .env")
                     taken = True
             return int(taken)

@@ -39,6 +39,32 @@ hold_lock() {
   [ "$output" = http://localhost:8282 ]
 }
 
+@test "a checkout that is reached through a link is the same one" {
+  ln -s "$CHECKOUT" "$BATS_TEST_TMPDIR/a link"
+  cd "$BATS_TEST_TMPDIR/a link"
+  for asked in 'echo "$ROOT"' 'load_settings; echo "$CHECKOUT"' 'echo "$COMPOSE_PROJECT"'; do
+    there=$(with_libraries env "$asked")
+    [ "$there" = "$(cd "$CHECKOUT" && with_libraries env "$asked")" ] || fail "$asked differs"
+  done
+  [ "$(with_libraries env 'echo "$ROOT"')" = "$(.venv/bin/python -c 'from src.settings import ROOT; print(ROOT)')" ]
+}
+
+@test "what would lead Python, Git and cd elsewhere does not" {
+  mkdir -p elsewhere/pydantic elsewhere/scripts/lib
+  echo 'raise SystemExit("the wrong one")' | tee elsewhere/pydantic/__init__.py elsewhere/requests.py >elsewhere/psutil.py
+  export PYTHONPATH=$PWD/elsewhere PYTHONSAFEPATH=1 PYTHONWARNINGS=error PYTHONOPTIMIZE=2 GIT_DIR=/nowhere CDPATH=$PWD/elsewhere
+  run -0 with_libraries env 'load_settings; git rev-parse --git-dir; echo "$ROOT"'
+  [ "$output" = $'.git\n'"$CHECKOUT" ]
+}
+
+@test "a name of ours that means something else in the environment is said to come from there" {
+  MODE=production MLFLOW_PORT=tcp://10.0.0.1:5000 run -1 with_libraries env load_settings
+  said 'MODE from the environment: ' ': unset MODE, or give it another value' 'MLFLOW_PORT from the environment: ' ': unset MLFLOW_PORT'
+  [ "${#lines[@]}" = 2 ]
+  DEBUG='app:*' run -1 with_libraries env load_settings
+  [ "$output" = 'error: DEBUG=app:*: 1 for yes, 0 for no; if it was exported for something else: unset DEBUG' ]
+}
+
 @test "every fault is a line, and the script ends" {
   sed -i.bak -e 's/^ZENML_PORT=.*/ZENML_PORT=http/' -e 's/^DATASET=.*/DATASET=cats/' .env
   run -1 with_libraries env 'load_settings; echo went on'

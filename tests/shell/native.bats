@@ -111,6 +111,15 @@ configured() {
   [ "$(TMPDIR=/tmp native native_socket_folder)" != "$first" ]
 }
 
+@test "the socket's path is counted in bytes, not in characters" {
+  for name in $(printf 'ж%.0s' {1..40}) $(printf '猫%.0s' {1..30}); do
+    make_checkout "$name"
+    set_up
+    run -0 native 'mkdir -p "$NATIVE_STATE"; native_ensure_socket_folder; printf "%s.12345" "$(native_socket)"'
+    [ "$(printf '%s' "$output" | wc -c)" -lt 103 ] || fail "too long: $output"
+  done
+}
+
 @test "a file is installed privately, and only when it changes" {
   run -0 native 'echo one | install_file "a file" 600'
   is_private 'a file'
@@ -129,6 +138,17 @@ configured() {
 @test "services that do not run are stopped" {
   run -0 native backend_states
   [ "$output" = $'object-store\tstopped\t-\nmlflow\tstopped\t-\nzenml\tstopped\t-\ndetector\tstopped\t-' ]
+}
+
+@test "a listener on [::1], which clients of localhost try first, is in the way" {
+  "$REAL_PYTHON" -c 'import socket, time
+s = socket.create_server(("::1", 0), family=socket.AF_INET6); print(s.getsockname()[1], flush=True); time.sleep(60)' >port 2>none 3>&- &
+  LISTENER=$!
+  within 5 test -s port -o -s none
+  [ -s port ] || skip "no IPv6 here"
+  MLFLOW_PORT=$(cat port) run -1 .venv/bin/python -m src.services.processes ports MLFLOW_PORT
+  said "MLFLOW_PORT $(cat port) is taken by pid $LISTENER" 'set MLFLOW_PORT in .env'
+  BIND_ADDRESS=127.0.0.2 MLFLOW_PORT=$(cat port) run -0 .venv/bin/python -m src.services.processes ports MLFLOW_PORT
 }
 
 @test "a taken port is named with its holder and the remedy, and nothing starts" {

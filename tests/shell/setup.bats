@@ -21,6 +21,7 @@ case "\$*" in
     rm -rf "\$4" && mkdir -p "\$4/bin" && cp "\$0" "\$4/bin/python"
     ;;
   '-m pip '*)
+    echo "PIP_USER=\${PIP_USER:-} PIP_TARGET=\${PIP_TARGET:-} PIP_PREFIX=\${PIP_PREFIX:-} PIP_DRY_RUN=\${PIP_DRY_RUN:-}" >'$BATS_TEST_TMPDIR/pip environment'
     echo "pip \${*: -1}" | sed 's|^pip .*/.without-torch-|pip |' >>'$CALLS'
     [ -z "\${PIP_FAILS:-}" ]
     ;;
@@ -203,6 +204,31 @@ value_of() { sed -n "s/^$1=//p" .env; }
   GIT_CEILING_DIRECTORIES=$BATS_TEST_TMPDIR run -1 scripts/ensure-setup.sh
   said 'not a Git checkout' 'git init'
   [ ! -e .venv ] && [ ! -e .env ]
+}
+
+@test "a checkout that Git takes for somebody else's: its own advice mends it" {
+  export GIT_TEST_ASSUME_DIFFERENT_OWNER=1
+  run -1 scripts/ensure-setup.sh
+  said "Git takes $CHECKOUT for somebody else's: git config --global --add safe.directory "
+  bash -c "$(sed 's/.*: git/git/' <<<"$output")"
+  run -0 scripts/ensure-setup.sh
+}
+
+@test "a path that a library can't use is refused before anything is made" {
+  for name in "the lab's" 'a:b' 'what?'; do
+    make_checkout "$name"
+    run -1 scripts/ensure-setup.sh
+    said "$CHECKOUT: " 'move this checkout'
+    [ ! -e .venv ] && [ ! -e .env ]
+    mv "$CHECKOUT" "$BATS_TEST_TMPDIR/moved"
+    (cd "$BATS_TEST_TMPDIR/moved" && scripts/ensure-setup.sh) || fail "the remedy does not help"
+    rm -rf "$BATS_TEST_TMPDIR/moved"
+  done
+}
+
+@test "pip installs into .venv, whatever is exported for another" {
+  PIP_USER=1 PIP_TARGET=/elsewhere PIP_PREFIX=/elsewhere PIP_DRY_RUN=1 run -0 scripts/ensure-setup.sh
+  [ "$(cat "$BATS_TEST_TMPDIR/pip environment")" = 'PIP_USER=0 PIP_TARGET= PIP_PREFIX= PIP_DRY_RUN=' ]
 }
 
 @test "too little room is said before anything is installed" {

@@ -189,6 +189,28 @@ def test_a_faulty_secret_of_the_environment_is_named_but_not_shown(load: Load) -
     assert "hunter" not in fault
 
 
+def test_a_fault_of_the_environment_says_so_with_its_remedy(load: Load) -> None:
+    """Kubernetes gives containers an MLFLOW_PORT, and MODE is a word of many."""
+    environ = {"MODE": "production", "MLFLOW_PORT": "tcp://10.0.0.1:5000"}
+    found = faults(load, environ=environ)
+    assert len(found) == 2
+    for name in environ:
+        (fault,) = [line for line in found if line.startswith(f"{name} from the environment: ")]
+        assert fault.endswith(f": unset {name}, or give it another value")
+    assert load(environ={}).mode == "auto"  # what the remedy leads to
+
+
+def test_a_clash_says_which_value_is_the_environment_s(load: Load) -> None:
+    (fault,) = faults(load, environ={"MLFLOW_PORT": "8080"})
+    assert "MLFLOW_PORT=8080 from the environment" in fault
+    assert "ZENML_PORT=8080," in fault
+
+
+def test_only_one_loopback_address_is_localhost(load: Load) -> None:
+    assert load(BIND_ADDRESS="127.0.0.2").store_url == "http://127.0.0.2:9000"
+    assert load(BIND_ADDRESS="127.0.0.2").loopback
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "localhost", "stack.example.org"])
 def test_only_an_address_that_clients_can_connect_to_is_taken(load: Load, address: str) -> None:
     (fault,) = faults(load, BIND_ADDRESS=address)
