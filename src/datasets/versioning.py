@@ -61,11 +61,14 @@ def bring(settings: Settings) -> None:
 
 
 def pointer_md5() -> str | None:
-    """Return the content hash that the data set's pointer names, None without pointer."""
-    if not POINTER.is_file():
+    """Return the content hash that the data set's pointer names, None without pointer.
+
+    DVC empties the file before it writes it: a blank one is that of a killed `make data`.
+    """
+    if not POINTER.is_file() or not (text := POINTER.read_text()).strip():
         return None
     try:
-        return str(yaml.safe_load(POINTER.read_text())["outs"][0]["md5"])
+        return str(yaml.safe_load(text)["outs"][0]["md5"])
     except (yaml.YAMLError, TypeError, KeyError, IndexError):
         raise DatasetError(
             f"{POINTER.relative_to(ROOT)} is not a DVC pointer (a merge conflict?): mend or "
@@ -109,6 +112,18 @@ class _Removed(logging.Filter):
         return record.levelno > logging.INFO
 
 
+def _mend_rwlock(repo: Repo) -> None:
+    """Delete DVC's note of who reads and writes what, where a kill has cut it short: DVC refuses it.
+
+    It is written under DVC's own lock, which nobody holds once it is ours.
+    """
+    note = Path(str(repo.tmp_dir)) / "rwlock"
+    if note.is_file() and not note.stat().st_size:
+        with repo.lock:
+            if not note.stat().st_size:
+                note.unlink()
+
+
 class Versions:
     """DVC's view of the data set."""
 
@@ -120,7 +135,9 @@ class Versions:
         tqdm.monitor_interval = 0  # no thread for progress bars that nobody sees: a grid forks
         for own in ("dvc", "dvc_data"):  # hints on what to commit, a line for each file that goes
             logging.getLogger(own).setLevel(logging.WARNING)
-        return Repo(str(ROOT), _wait_for_lock=True)  # another DVC's lock is waited for
+        repo = Repo(str(ROOT), _wait_for_lock=True)  # another DVC's lock is waited for
+        _mend_rwlock(repo)
+        return repo
 
     def state(self, *, remote: bool = True) -> State:
         """Look at the working copy and, with ``remote``, at the object store."""
@@ -135,6 +152,8 @@ class Versions:
 
     def add(self) -> str:
         """Make the working copy the current version and return its content hash."""
+        if pointer_md5() is None:
+            POINTER.unlink(missing_ok=True)  # a blank one, which DVC refuses
         self._repo.add(str(FOLDER))
         md5 = pointer_md5()
         assert md5 is not None

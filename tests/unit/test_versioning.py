@@ -18,6 +18,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(versioning, "ROOT", tmp_path)
     monkeypatch.setattr(versioning, "STATE", tmp_path / ".stack")
     monkeypatch.setattr(versioning, "POINTER", tmp_path / "tiny_person.dvc")
+    monkeypatch.setattr(versioning, "FOLDER", tmp_path / "tiny_person")
     monkeypatch.setattr(versioning, "LOCAL_CONFIG", tmp_path / ".dvc" / "config.local")
     return tmp_path
 
@@ -74,7 +75,6 @@ def test_the_pointer_gives_the_contents_hash() -> None:
     [
         f"<<<<<<< HEAD\n{POINTER}=======\n{POINTER.replace('0', '9')}>>>>>>> theirs\n",
         f"outs:\n<<<<<<< HEAD\n{POINTER[6:]}=======\n{POINTER[6:]}>>>>>>> theirs\n",
-        "",
         "outs: []\n",
         "outs:\n- path: tiny_person\n",
         "no pointer",
@@ -94,3 +94,20 @@ def test_a_folder_has_the_version_of_its_content(tmp_path: Path) -> None:
     assert versioning.version_of(first) == versioning.version_of(copy)
     assert versioning.version_of(first) != versioning.version_of(other)
     assert versioning.version_of(first).endswith(".dir")
+
+
+@pytest.mark.parametrize("file", ["tiny_person.dvc", ".dvc/tmp/rwlock"])
+def test_what_dvc_was_killed_over_is_written_again(root: Path, file: str) -> None:
+    """It opens both for writing, and so empties them, before it knows what to write."""
+    from dvc.repo import Repo
+
+    Repo.init(str(root), no_scm=True)
+    versioning.FOLDER.mkdir()
+    (versioning.FOLDER / "file.txt").write_text("a")
+    md5 = versioning.Versions().add()
+    assert (root / file).stat().st_size > 0
+    (root / file).write_text("")
+    versions = versioning.Versions()
+    assert versions.state(remote=False).changed == (file == "tiny_person.dvc")
+    assert versions.add() == md5
+    assert not versions.state(remote=False).changed
