@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from pathlib import Path
 
 from src import OPT_OUTS
 from src import settings as settings_module
 from src.errors import UserError, file_fault, run_command
-from src.files import private_folder
+from src.files import own_folder, private_folder
 from src.settings import ROOT, STATE, Settings, load_settings
 
 # What of your own environment would lead the clients elsewhere.
@@ -103,8 +106,18 @@ def use_stack(settings: Settings) -> None:
     os.environ.update(client_environment(settings))
     # What libraries write is nobody else's either; the second folder DVC would open to everybody.
     os.umask(0o077)
-    for folder in (STATE / "tmp", STATE / "dvc" / "repo"):
-        private_folder(folder)
+    private_folder(STATE / "dvc" / "repo")
+    parent = parent_process()  # a grid's worker shares that of its grid, which outlives it
+    temporary = own_folder(STATE / "tmp", parent.pid or 0 if parent else os.getpid())
+    os.environ["TMPDIR"] = str(temporary)
+    if not parent:
+        atexit.unregister(_remove)
+        atexit.register(_remove, temporary, os.getpid())
+
+
+def _remove(temporary: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not what has forked from it
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

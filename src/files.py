@@ -5,7 +5,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+UNFINISHED = ".unfinished-"  # begins the name of what `unfinished` yields
 
 
 def private_folder(path: Path) -> Path:
@@ -39,15 +45,49 @@ def unused(path: Path) -> Path:
     return free
 
 
+@contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder in ``folder`` for what is moved out of it once it is whole.
+
+    It is deleted afterwards; what killed processes left of theirs, beforehand.
+    """
+    for leftover in folder.glob(f"{UNFINISHED}*"):
+        if not _lives(leftover.name.removeprefix(UNFINISHED).partition("-")[0]):
+            shutil.rmtree(leftover, ignore_errors=True)  # another may be at it too
+    prefix = f"{UNFINISHED}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as temporary:
+        yield Path(temporary)
+
+
+def own_folder(base: Path, owner: int) -> Path:
+    """Return the folder in ``base`` of the process ``owner``, made where it isn't there.
+
+    Those of processes that are gone are deleted: a killed one can't do so itself.
+    """
+    own = base / str(owner)
+    if not own.is_dir():
+        private_folder(base)
+        for folder in base.iterdir():
+            if folder.name.isdecimal() and not _lives(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
+        private_folder(own)
+    return own
+
+
 def _sweep(path: Path) -> None:
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.new"):
-        pid = leftover.suffixes[-2].removeprefix(".")
-        try:
-            os.kill(int(pid), 0)
-        except (ProcessLookupError, ValueError):
+        if not _lives(leftover.suffixes[-2].removeprefix(".")):
             leftover.unlink(missing_ok=True)
-        except PermissionError:
-            continue  # another user's process has that number now
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True  # another user's process has that number now
+    return True
 
 
 def sha256(file: Path) -> str:

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from datetime import date
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from src.checkpoints import load
 from src.client import use_stack
 from src.datasets import sets
 from src.errors import UserError, run_command
+from src.files import unfinished
 from src.services import health
 from src.settings import ROOT, Settings, load_settings
 
@@ -56,8 +56,8 @@ def export(form: str, settings: Settings) -> Path:
     usable = usable_champion(settings)
     name = f"{usable.version.name}-{usable.version.version}-{form}"
     EXPORTS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=EXPORTS, prefix=".unfinished-") as temporary:
-        work = Path(temporary) / name
+    with unfinished(EXPORTS) as temporary:
+        work = temporary / name
         work.mkdir()
         size = Detector.load(usable.folder).size
         if form == "onnx":  # the very file that was scored and is served
@@ -70,7 +70,7 @@ def export(form: str, settings: Settings) -> Path:
         (work / SUMS).write_text(sums, encoding="utf-8")
         folder = EXPORTS / name
         if folder.exists():
-            folder.rename(Path(temporary) / "old")
+            folder.rename(temporary / "old")
         work.rename(folder)
     return folder
 

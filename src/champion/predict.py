@@ -12,7 +12,6 @@ import glob
 import json
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +29,7 @@ from src.champion.detector import Detections, Detector, PictureError, Thresholds
 from src.client import use_stack
 from src.datasets import sets
 from src.errors import UserError, file_fault, run_command
-from src.files import unused
+from src.files import unfinished, unused
 from src.services import health
 from src.settings import ROOT, Settings, load_settings
 
@@ -275,8 +274,8 @@ def predict(source: str, settings: Settings) -> Path:
     usable = usable_champion(settings)
     detector = Detector.load(usable.folder, threads=1 if len(files) > 1 else 0)
     PREDICTIONS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=PREDICTIONS, prefix=".unfinished-") as temporary:
-        work = Path(temporary) / "predictions"
+    with unfinished(PREDICTIONS) as temporary:
+        work = temporary / "predictions"
         work.mkdir()
         outcomes = list(run(detector, place(files, base), work))
         unread = [outcome for outcome in outcomes if outcome.fault]

@@ -113,9 +113,9 @@ class _Removed(logging.Filter):
 
 
 def _mend_rwlock(repo: Repo) -> None:
-    """Delete DVC's note of who reads and writes what, where a kill has cut it short: DVC refuses it.
+    """Delete DVC's note of who reads and writes what where a kill has cut it short.
 
-    It is written under DVC's own lock, which nobody holds once it is ours.
+    DVC refuses it then. It is written under DVC's own lock, which nobody else holds here.
     """
     note = Path(str(repo.tmp_dir)) / "rwlock"
     if note.is_file() and not note.stat().st_size:

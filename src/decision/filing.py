@@ -125,8 +125,9 @@ def _decide(settings: Settings, grid: Grid, evidence: str, excuse: str) -> Path:
     today = date.today()
     # No report is ever overwritten.
     folder = unused(REPORTS / f"{today.isoformat()}-{grid.tag.removeprefix('grid-')}")
+    for leftover in REPORTS.glob(".[0-9]*/"):  # of a killed one, perhaps of another day
+        shutil.rmtree(leftover)
     draft = REPORTS / f".{folder.name}"
-    shutil.rmtree(draft, ignore_errors=True)
     report.draw(grid, verdict, draft / "plots")
     text = report.write(grid, verdict, draft, today, excuse)
     scores = {row.name: row.scores for row in verdict.rows if row.name.endswith(", untrained")}

@@ -147,7 +147,7 @@ def test_nothing_is_left_lying_about(checkout: Checkout) -> None:
     assert not (checkout.root / "runs").exists()
     assert not (checkout.root / "mlflow.db").exists()
     assert list(checkout.home.iterdir()) == []
-    assert list((checkout.root / ".stack" / "tmp").glob("training-*")) == []
+    assert list((checkout.root / ".stack" / "tmp").rglob("training-*")) == []
 
 
 def test_files_of_the_stack_are_private(checkout: Checkout) -> None:
@@ -424,7 +424,7 @@ def test_an_interrupted_training_ends_its_runs_and_can_be_repeated(checkout: Che
         "failed",
         "stopped",
     }
-    assert list((checkout.root / ".stack" / "tmp").glob("training-*")) == []
+    assert list((checkout.root / ".stack" / "tmp").rglob("training-*")) == []
 
 
 def test_everything_survives_down_and_up(checkout: Checkout) -> None:

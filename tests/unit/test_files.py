@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from src.files import private_folder, sha256, unused, write_private
+import pytest
+
+from src.files import own_folder, private_folder, sha256, unfinished, unused, write_private
 from src.settings import ROOT
 
 
@@ -70,3 +72,26 @@ def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
     for name in ("2026-11-25", "2026-11-25-2"):
         (tmp_path / name).mkdir()
     assert unused(wanted) == tmp_path / "2026-11-25-3"
+
+
+@pytest.mark.parametrize(
+    "begin",
+    ["(held := unfinished(base)).__enter__()", "own_folder(base, os.getpid())"],
+    ids=["unfinished", "own_folder"],
+)
+def test_what_a_killed_process_began_is_deleted_by_the_next(tmp_path: Path, begin: str) -> None:
+    code = f"""
+import os, pathlib, signal
+from src.files import own_folder, unfinished
+base = pathlib.Path({str(tmp_path)!r})
+folder = {begin}
+(folder / "file").write_text("half")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -9
+    assert [file.name for file in tmp_path.rglob("file")] == ["file"]
+    theirs = own_folder(tmp_path, os.getppid())  # of a process that lives
+    with unfinished(tmp_path) as one, unfinished(tmp_path) as two:
+        mine = own_folder(tmp_path, os.getpid())
+        assert {one, two, mine} <= set(tmp_path.iterdir()) <= {one, two, mine, theirs}
+    assert theirs.is_dir()
