@@ -44,6 +44,7 @@ FOREIGN = (
     "ZENML_LOCAL_STORES_PATH",
 )
 FOREIGN_PREFIXES = ("FSSPEC_", "ZENML_SECRETS_STORE_", "ZENML_STORE_")
+NOT_FOREIGN = ("ZENML_STORE_API_KEY",)  # how a CI runner signs in: docs/lab.md
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
@@ -101,8 +102,9 @@ def client_environment(settings: Settings) -> dict[str, str]:
 
 def use_stack(settings: Settings) -> None:
     """Make this process a client of the stack; call it before importing ZenML or MLflow."""
-    for name in [n for n in os.environ if n in FOREIGN or n.startswith(FOREIGN_PREFIXES)]:
-        del os.environ[name]
+    for name in list(os.environ):
+        if name in FOREIGN or (name.startswith(FOREIGN_PREFIXES) and name not in NOT_FOREIGN):
+            del os.environ[name]
     os.environ.update(client_environment(settings))
     # What libraries write is nobody else's either; the second folder DVC would open to everybody.
     os.umask(0o077)

@@ -76,6 +76,13 @@ class TestClientEnvironment:
         assert name not in os.environ
         assert os.environ["PATH"] == "/bin"
 
+    def test_a_ci_runner_s_api_key_stays(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "environ", {"ZENML_STORE_API_KEY": "ZENKEY_2"})
+        use_stack(settings)
+        assert os.environ["ZENML_STORE_API_KEY"] == "ZENKEY_2"
+
 
 class TestCommand:
     """A command in place of this process."""
