@@ -47,6 +47,16 @@ targets() { sed -nE 's/^([a-z-]+):.*## .*/\1/p' Makefile; }
   done < <(grep -oE 'scripts/[a-z-]+\.sh' Makefile | sort -u)
 }
 
+@test "scripts run in a clone that Git for Windows made" {
+  cp "$REPO/.gitattributes" .
+  git add Makefile scripts .gitattributes .env.example
+  git -c user.name=a -c user.email=a@b commit -qm one
+  git -c core.autocrlf=true clone -q "$CHECKOUT" "$BATS_TEST_TMPDIR/clone"
+  cd "$BATS_TEST_TMPDIR/clone"
+  ! grep -rlI $'\r' Makefile scripts .env.example || fail "these end their lines as Windows does"
+  run -0 make help
+}
+
 @test "make works from another folder" {
   cd /
   run -0 make -C "$CHECKOUT"
