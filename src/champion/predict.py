@@ -30,6 +30,7 @@ from src.client import use_stack
 from src.datasets import sets
 from src.errors import UserError, file_fault, run_command
 from src.files import unfinished, unused
+from src.machine import cores
 from src.services import health
 from src.settings import ROOT, Settings, load_settings
 
@@ -184,7 +185,7 @@ def watch(detector: Detector, thresholds: Thresholds, file: Path, output: Path) 
 def run(detector: Detector, placed: dict[Path, Path], folder: Path) -> Iterator[Outcome]:
     """Yield what each file gives, in their order; pictures side by side, one on each core."""
     thresholds = Thresholds()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         waiting: list[Future[Outcome]] = []
         try:
             for file, name in placed.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from src.datasets import CLASSES, SPLITS, DatasetError
 from src.datasets.importing import pictures, yolo
 from src.datasets.importing.tree import is_litter
 from src.datasets.manifest import LAYOUT_FILE, images, label_of, read
+from src.machine import cores
 
 SHOWN = 50  # faults
 # What a data.yaml may say; anything else could lead the trainer to other files, or run something.
@@ -44,7 +44,7 @@ def validate(folder: Path) -> dict[str, int]:
         if not files:
             faults.append(f"images/{split}: no image")
         looks.boxes = 0
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for fault, digest, file in pool.map(
                 lambda file: _image_faults(folder, file, len(names)), files
             ):

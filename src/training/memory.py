@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import psutil
+from src.machine import free_memory
 
 TRAINING = 1.5e9  # bytes; a training of YOLOv8n at 416 px takes 1.1e9
 SPARE = 0.8  # of what is free: other programs grow too
@@ -32,4 +32,4 @@ def affordable(recipe: Mapping[str, Any], images: int, side_by_side: int = 1) ->
 
 
 def _free() -> float:
-    return psutil.virtual_memory().available * SPARE
+    return free_memory() * SPARE

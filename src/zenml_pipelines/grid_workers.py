@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +24,11 @@ from typing import Any
 
 import psutil
 
+from src import machine
 from src.client import use_stack
 from src.services.outage import patience
 from src.training import memory
-from src.training.devices import gpus as _gpus
+from src.training.devices import visible as _gpus
 from src.training.recipes import Cell
 from src.zenml_pipelines.command_line import Job
 from src.zenml_pipelines.outcome import Epoch, Failed, Finished, outcome_of
@@ -56,7 +58,7 @@ def connect(job: Job) -> int:
 
 def default_jobs(cells: int = sys.maxsize) -> int:
     """Return how many cells fit side by side: one for each GPU, else for each CPU core."""
-    return max(1, min(cells, _gpus() or min(os.cpu_count() or 1, memory.fitting())))
+    return max(1, min(cells, len(_gpus()) or min(machine.cores(), memory.fitting())))
 
 
 def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress: Progress) -> None:
@@ -122,14 +124,14 @@ def _start(number: int, job: Job, tags: list[str], jobs: int) -> Slot:
     way = context(gpus)
     ours, theirs = way.Pipe()
     process = way.Process(
-        target=_work, args=(theirs, job, tags, jobs, str(number % gpus) if gpus else None)
+        target=_work, args=(theirs, job, tags, jobs, gpus[number % len(gpus)] if gpus else None)
     )
     process.start()
     theirs.close()
     return Slot(process, ours)
 
 
-def context(gpus: int | None = None) -> ForkContext | SpawnContext:
+def context(gpus: Sequence[str] | None = None) -> ForkContext | SpawnContext:
     """Return how to start a worker: as a fork that has PyTorch and ZenML already, where it may be.
 
     No fork survives CUDA, threads of its parent, or macOS' libraries. MLflow is left to the

@@ -9,7 +9,7 @@ import pytest
 from src.settings import ROOT
 
 LAYERS = (
-    "errors bulk_deletion support",
+    "errors bulk_deletion support machine",
     "files locks",
     "settings",
     "client mlflow_pages pages",

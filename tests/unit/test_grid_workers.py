@@ -60,7 +60,7 @@ def job(settings: Settings) -> Job:
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RunCell], None]]:
     """Return a function that says what the workers, forks of this process, run a cell with."""
-    monkeypatch.setattr(grid_workers, "_gpus", lambda: 0)
+    monkeypatch.setattr(grid_workers, "_gpus", list)
     monkeypatch.setattr(grid_workers, "context", lambda gpus: multiprocessing.get_context("fork"))
     monkeypatch.setattr(grid_workers, "use_stack", lambda settings: None)
 
@@ -163,3 +163,24 @@ def test_ctrl_c_before_the_first_cell_begins_none(
     with pytest.raises(KeyboardInterrupt):
         run_cells(cells, job, 2, [], progress)
     assert progress.outcomes == {}
+
+
+def test_each_worker_gets_one_of_the_gpus_that_were_given(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = []
+
+    class Way:
+        Pipe = staticmethod(multiprocessing.Pipe)
+
+        @staticmethod
+        def Process(target: object, args: tuple[object, ...]) -> multiprocessing.Process:
+            devices.append(args[-1])
+            return multiprocessing.Process(target=str)
+
+    monkeypatch.setattr(grid_workers, "_gpus", lambda: ["2", "GPU-8f2a"])
+    monkeypatch.setattr(grid_workers, "context", lambda gpus: Way)
+    for number in range(3):
+        grid_workers._start(number, job, [], 3).process.join()
+    assert devices == ["2", "GPU-8f2a", "2"]
+    assert grid_workers.default_jobs() == 2

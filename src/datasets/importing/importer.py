@@ -21,6 +21,7 @@ from src.datasets.importing.plan import Plan, Sample
 from src.datasets.importing.splits import Drawn
 from src.datasets.importing.tree import LITTER_REASON, Tree, composed, is_litter, survey
 from src.datasets.importing.yolo import Box
+from src.machine import cores
 
 ACCOUNT_FILE = "account.json"
 FILE_LIMIT = 1 << 30  # bytes of one picture
@@ -123,7 +124,7 @@ def _root(folder: Path, account: Account) -> Path:
 
 def _all(tree: Tree, plan: Plan, staging: Path, movable: bool) -> Iterator[Outcome]:
     """Check the samples in the order of the plan, a few ahead on every core."""
-    workers = os.cpu_count() or 1
+    workers = cores()
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(plan.samples), desc="importing", unit="image", disable=None) as bar,
