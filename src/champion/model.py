@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LoggedModel, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from src.champion.detector import CONF, IOU, LABELS_FILE, MAX_DET, MODEL_FILE, Detector
 from src.errors import UserError
-from src.files import private_folder, sha256, write_private
+from src.files import private_folder, sha256, unfinished, write_private
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -85,8 +85,7 @@ def log(run: Run, folder: Path) -> tuple[str, dict[str, str]]:
 
     given = {Path(name).stem: name for name in (MODEL_FILE, LABELS_FILE, ARGUMENTS_FILE)}
     given["weights"] = WEIGHTS_FILE
-    client = MlflowClient()
-    logged = client.create_logged_model(
+    logged = begun(run) or MlflowClient().create_logged_model(
         run.info.experiment_id, name=NAME, source_run_id=run.info.run_id, params=run.data.params
     )
     info = Model.log(
@@ -112,6 +111,17 @@ def log(run: Run, folder: Path) -> tuple[str, dict[str, str]]:
             if stored.get(file.name) != sha256(file):
                 raise ModelError(f"the artifact store gave back another {file.name}: try again")
     return str(info.model_uri), hashes
+
+
+def begun(run: Run) -> LoggedModel | None:
+    """Return a model of the run that was logged, or begun, and never registered: of a kill."""
+    client = MlflowClient()
+    versions = client.search_model_versions(f"run_id = '{run.info.run_id}'")
+    registered = {version.source for version in versions}
+    found = client.search_logged_models(
+        [run.info.experiment_id], f"source_run_id = '{run.info.run_id}' AND name = '{NAME}'"
+    )
+    return next((item for item in found if item.model_uri not in registered), None)
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
@@ -192,8 +202,8 @@ def fetch(version: ModelVersion, cache: Path) -> Path:
     if folder.is_dir() and hashes_of(folder) == hashes:
         return folder
     private_folder(cache)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as temporary:
-        held = _download(version, Path(temporary))
+    with unfinished(cache) as temporary:
+        held = _download(version, temporary)
         shutil.rmtree(folder, ignore_errors=True)
         held.touch()
         held.replace(folder)

@@ -27,7 +27,7 @@ from src.datasets import FOLDER, SET, DatasetError
 from src.datasets.manifest import class_names
 from src.datasets.versioning import require_current
 from src.errors import UserError
-from src.files import private_folder, sha256, write_private
+from src.files import private_folder, sha256, unfinished, write_private
 from src.settings import Settings
 from src.training.provenance import TRAINED
 from src.training.tracking import EXPERIMENT
@@ -38,6 +38,7 @@ CHAMPION = model.CHAMPION
 PREVIOUS = "previous"
 WEIGHTS = "weights/best.pt"
 ROLLED_BACK = "rolled_back"  # the tag of a version that a rollback took out of use
+REPLACES = "replaces"  # the tag, while a rollback is at it, of the version that it brings back
 STARTING = "starting_checkpoint"  # the tag of a run that is a checkpoint as it came, not a training
 MOST_LOST = 0.002  # of mAP50, between a checkpoint and the model exported from it
 
@@ -150,8 +151,8 @@ def make_model(
     if folder.is_dir():
         return folder
     private_folder(folder.parent)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".build-") as temporary:
-        work = Path(temporary) / "model"
+    with unfinished(folder.parent) as temporary:
+        work = temporary / "model"
         work.mkdir()
         build(weights, arguments, imgsz, classes, work)
         try:
@@ -319,14 +320,15 @@ def promote(run: Run, settings: Settings, reason: str, *, force: bool = False) -
     tags["dataset_md5"] = run.data.tags["dataset_md5"]
     if TRAINED in run.data.tags:
         tags[TRAINED] = run.data.tags[TRAINED]
-    if ROLLED_BACK in client.get_model_version(MODEL, version.version).tags:
-        client.delete_model_version_tag(MODEL, version.version, ROLLED_BACK)
+    for name in {ROLLED_BACK, REPLACES} & version.tags.keys():
+        client.delete_model_version_tag(MODEL, version.version, name)
     for name, value in tags.items():
         client.set_model_version_tag(MODEL, version.version, name, value)
+    _link(run, version, settings, reason)
     if old is not None:
         client.set_registered_model_alias(MODEL, PREVIOUS, old.version)
+    # Last: of a champion nothing is left to do.
     client.set_registered_model_alias(MODEL, CHAMPION, version.version)
-    _link(run, version, settings, reason)
     return version
 
 
@@ -340,12 +342,16 @@ def rollback() -> tuple[ModelVersion, ModelVersion]:
     if now is None or before is None:
         raise RegistryError(f"{MODEL} has no previous champion to go back to")
     client = MlflowClient()
+    if (replaced := now.tags.get(REPLACES)) is not None:  # a rollback was killed in between
+        before, now = now, client.get_model_version(MODEL, replaced)
+    client.set_model_version_tag(MODEL, before.version, REPLACES, str(now.version))
     # The gate does not promote again what was undone here; make promote FORCE=1 does.
     client.set_model_version_tag(MODEL, now.version, ROLLED_BACK, "yes")
     client.set_registered_model_alias(MODEL, CHAMPION, before.version)
     client.set_registered_model_alias(MODEL, PREVIOUS, now.version)
     if ROLLED_BACK in before.tags:
         client.delete_model_version_tag(MODEL, before.version, ROLLED_BACK)
+    client.delete_model_version_tag(MODEL, before.version, REPLACES)
     return before, now
 
 
@@ -361,28 +367,33 @@ def starting_run(run: Run, weights: Path, scores: Mapping[str, float]) -> Run:
     identity = f"{origin['weights_sha256'][:16]} {imgsz} {origin['dataset_md5']}"
     found = client.search_runs(
         [experiment.experiment_id],
-        f"tags.{STARTING} = '{identity}' AND attributes.status = 'FINISHED'",
+        f"tags.{STARTING} = '{identity}'",
         max_results=1,
     )
-    if found:
+    if found and found[0].info.status == "FINISHED":
         return found[0]
     kept = ("dataset", "dataset_md5", "weights", "weights_sha256", "git_commit")
     tags = {name: origin[name] for name in kept if name in origin}
     tags[TRAINED] = origin["weights_sha256"]  # as they came
-    made = client.create_run(
-        experiment.experiment_id, run_name=f"{origin['weights']}_{imgsz}", tags=tags
+    tags[STARTING] = identity
+    made = (  # one that was begun is finished
+        found[0]
+        if found
+        else client.create_run(
+            experiment.experiment_id, run_name=f"{origin['weights']}_{imgsz}", tags=tags
+        )
     )
     run_id = made.info.run_id
     for name, value in starting_parameters(run).items():
         client.log_param(run_id, name, value)
     for name, number in scores.items():
-        client.log_metric(run_id, f"test_{name}", number)
+        if f"test_{name}" not in made.data.metrics:
+            client.log_metric(run_id, f"test_{name}", number)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / Path(WEIGHTS).name
         shutil.copyfile(weights, file)
         client.log_artifact(run_id, str(file), str(Path(WEIGHTS).parent))
-    client.set_tag(run_id, STARTING, identity)  # last: whoever finds it, finds it whole
-    client.set_terminated(run_id)
+    client.set_terminated(run_id)  # last: whoever finds it so, finds it whole
     return client.get_run(run_id)
 
 
@@ -409,6 +420,9 @@ def _link(run: Run, version: ModelVersion, settings: Settings, reason: str) -> N
     }
     name = run.data.tags.get("zenml_run")
     for zenml_run in Client().list_pipeline_runs(name=name) if name else ():
-        log_metadata(metadata=metadata, run_id_name_or_prefix=zenml_run.id)
         (artifact,) = zenml_run.steps["train_yolo_tiny"].outputs["yolo_weights"]
-        log_metadata(metadata=metadata, artifact_version_id=artifact.id)
+        # A promotion that was killed may have done so.
+        if not metadata.items() <= zenml_run.run_metadata.items():
+            log_metadata(metadata=metadata, run_id_name_or_prefix=zenml_run.id)
+        if not metadata.items() <= artifact.run_metadata.items():
+            log_metadata(metadata=metadata, artifact_version_id=artifact.id)

@@ -175,7 +175,8 @@ def judge(run: Run, *, force: bool = False) -> Verdict:
         split = _content(data)
     client = MlflowClient()
     for score, value in candidate.scores.items():
-        client.log_metric(run.info.run_id, f"test_{score}", value)
+        if run.data.metrics.get(f"test_{score}") != value:  # judged before
+            client.log_metric(run.info.run_id, f"test_{score}", value)
     client.set_tag(run.info.run_id, f"{JUDGED}{split}", "yes")
     notes.append(_judged_before(run, split))
     verdict = decide(

@@ -180,6 +180,11 @@ def test_the_starting_checkpoint_becomes_a_run_like_any_other(
         starting_run(run, tmp_path / f"{scored_weights.START}.pt", scores).info.run_id
         == made.info.run_id
     )
+    client = MlflowClient()
+    client.update_run(made.info.run_id, status="RUNNING")  # as after a kill
+    taken_up = starting_run(run, tmp_path / f"{scored_weights.START}.pt", scores)
+    assert (taken_up.info.run_id, taken_up.info.status) == (made.info.run_id, "FINISHED")
+    assert len(client.get_metric_history(made.info.run_id, "test_mAP50")) == 1
     promote(made, settings, "nothing beat it")
     verdict = judge(tracked_run("next", "0.99", **STARTED_FROM))
     assert verdict.passed

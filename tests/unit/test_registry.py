@@ -1,16 +1,20 @@
 """Promotion and the way back, on MLflow's real registry."""
 
+from collections.abc import Callable
+
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from src.champion import model
+from src.champion import model, registry
 from src.champion.model import FILES_TAG
 from src.champion.registry import (
     CHAMPION,
     MODEL,
     PREVIOUS,
+    REPLACES,
+    ROLLED_BACK,
     RegistryError,
     champion,
     find_run,
@@ -23,6 +27,45 @@ from src.training.provenance import TRAINED
 from tests.unit.mlflow_runs import DATASET, tracked_run
 
 pytestmark = pytest.mark.usefixtures("registry", "no_export")
+
+
+class Killed(BaseException):
+    """In place of the process's end: nothing catches it."""
+
+
+CHANGES = (
+    "create_registered_model",
+    "create_model_version",
+    "set_model_version_tag",
+    "delete_model_version_tag",
+    "set_registered_model_alias",
+)
+
+
+def killed_before(call: int, action: Callable[[], object]) -> bool:
+    """Do something, but for its changes from the ``call``-th on; whether it came to that one."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = 0
+
+        def counted(name: str) -> Callable[..., object]:
+            original = getattr(MlflowClient, name)
+
+            def change(*given: object, **named: object) -> object:
+                nonlocal made
+                if made == call:
+                    raise Killed
+                made += 1
+                return original(*given, **named)
+
+            return change
+
+        for name in CHANGES:
+            patch.setattr(MlflowClient, name, counted(name))
+        try:
+            action()
+        except Killed:
+            return True
+    return False
 
 
 def registered_by_an_earlier_release(run: Run) -> ModelVersion:
@@ -148,3 +191,62 @@ def test_rollback_goes_back_to_what_an_earlier_release_registered(settings: Sett
     now, _ = rollback()
     assert model.recorded(now) is None
     assert aliases() == {CHAMPION: "one", PREVIOUS: "two"}
+
+
+def held() -> dict[str, tuple[str, str | None, dict[str, str]]]:
+    """Return each version's run, alias and tags."""
+    client = MlflowClient()
+    alias = {v: k for k, v in client.get_registered_model(MODEL).aliases.items()}
+    return {
+        str(v.version): (str(client.get_run(v.run_id).info.run_name), alias.get(v.version), v.tags)
+        for v in client.search_model_versions(f"name = '{MODEL}'")
+    }
+
+
+@pytest.mark.parametrize("call", range(9))
+def test_a_promotion_killed_at_any_change_and_repeated(settings: Settings, call: int) -> None:
+    promote(tracked_run("one"), settings, "first")
+    run = tracked_run("two")
+    linked: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_link", lambda _, version, *__: linked.append(version.version))
+        came = killed_before(call, lambda: promote(run, settings, "better"))
+        assert came == (call < 7), "the list of changes is another now"
+        promote(run, settings, "better")
+    assert {name: (run, alias) for name, (run, alias, _) in held().items()} == {
+        "1": ("one", PREVIOUS),
+        "2": ("two", CHAMPION),
+    }
+    assert held()["2"][2].keys() == {"reason", "zenml_run", "dataset_md5", TRAINED, FILES_TAG}
+    assert linked, "a champion without a link from its run"
+
+
+@pytest.mark.parametrize("call", range(6))
+def test_a_rollback_killed_at_any_change_and_repeated(settings: Settings, call: int) -> None:
+    promote(tracked_run("one"), settings, "first")
+    promote(tracked_run("two"), settings, "better")
+    came = killed_before(call, rollback)
+    assert came == (call < 5), "the list of changes is another now"
+    if came:
+        now, replaced = rollback()
+        assert (str(now.version), str(replaced.version)) == ("1", "2")
+    assert aliases() == {CHAMPION: "one", PREVIOUS: "two"}
+    marked = {name for name, (_, _, tags) in held().items() if ROLLED_BACK in tags}
+    assert marked == {"2"}
+    assert not any(REPLACES in tags for _, _, tags in held().values())
+
+
+def test_the_model_of_a_killed_promotion_is_taken_up() -> None:
+    """What was begun, or logged whole, and never registered is not made a second time."""
+    client, run = MlflowClient(), tracked_run("one")
+    assert model.begun(run) is None
+    logged = client.create_logged_model(
+        run.info.experiment_id, name=model.NAME, source_run_id=run.info.run_id
+    )
+    found = model.begun(run)
+    assert found is not None
+    assert found.model_id == logged.model_id
+    client.create_registered_model(MODEL)
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.create_model_version(MODEL, logged.model_uri, run.info.run_id)
+    assert model.begun(run) is None
