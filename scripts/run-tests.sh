@@ -17,7 +17,7 @@ run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile --dura
 run_serve() { TEST_LONG=1 TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v -s tests/e2e/test_champion.py; }
 run_own_data() { TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_own_data.py; }
 run_lab() { TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_lab.py; }
-run_faults() { FIGURES=docs/reliability.md TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_bad_days.py; }
+run_faults() { FIGURES=docs/reliability.md TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_bad_days.py tests/e2e/test_interruptions.py; }
 
 # This checkout's own stack, as it runs.
 run_browser() { "$PYTHON_BIN" -m pytest -v tests/browser; }
