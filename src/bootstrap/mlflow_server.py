@@ -24,7 +24,8 @@ def converge(settings: Settings) -> None:
         return
     now = SignIn(settings.mlflow_admin_username, settings.mlflow_admin_password)
     applied = Applied(settings)
-    if _signs_in(settings, now):
+    renamed = now.username != applied.mlflow.username
+    if _signs_in(settings, now) and not (renamed and _signs_in(settings, applied.mlflow)):
         report(f"MLflow administrator {now.username}", "unchanged")
     elif _signs_in(settings, applied.mlflow):
         _change(settings, applied.mlflow, now)
@@ -46,8 +47,9 @@ def _change(settings: Settings, old: SignIn, new: SignIn) -> None:
         }
         _call(settings, old, "PATCH", "users/update-password", body)
         return
-    body = {"username": new.username, "password": new.password}
-    _call(settings, old, "POST", "users/create", body)
+    if not _signs_in(settings, new):  # else it was made by a run that was killed here
+        body = {"username": new.username, "password": new.password}
+        _call(settings, old, "POST", "users/create", body)
     admin = {"username": new.username, "is_admin": True}
     _call(settings, old, "PATCH", "users/update-admin", admin)
     _call(settings, new, "DELETE", "users/delete", {"username": old.username})
