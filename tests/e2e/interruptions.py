@@ -111,6 +111,7 @@ if LIST:
 '''
 
 BASH = r"""
+unset() { builtin unset "$@" && export PYTHONPATH=$POINTS_PYTHON; } # scripts drop what is exported
 __point() {
   local said=$1 bare chain
   case $said in
@@ -157,6 +158,7 @@ class Points:
         (folder / "points.bash").write_text(BASH)
         self.variables = {
             "PYTHONPATH": str(folder),
+            "POINTS_PYTHON": str(folder),
             "BASH_ENV": str(folder / "points.bash"),
             "POINTS_LIST": str(self.list),
             "POINTS_ROOT": str(checkout.root),
@@ -178,7 +180,9 @@ class Points:
         """Return the points of an undisturbed run, in order, each once."""
         status, printed = self._run(words, "")
         assert status == 0, printed
-        return changes(list(dict.fromkeys(self.list.read_text().splitlines())))
+        points = list(dict.fromkeys(self.list.read_text().splitlines()))
+        assert any(point.startswith("src.") for point in points), "Python was not listened to"
+        return changes(points)
 
     def kill(self, at: str, *words: str) -> bool:
         """Whether the command came to the point, and died there."""

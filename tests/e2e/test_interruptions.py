@@ -1,7 +1,7 @@
 """A command that is killed at any of its points and repeated leaves what it leaves undisturbed.
 
 ``make test-faults`` kills at each point that is recorded and writes the figures of
-docs/reliability.md; ``make test`` at a few of one command. Natively: the database files tell all.
+docs/reliability.md. Natively: the database files tell all.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from tests.e2e.interruptions import Points
 
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.faults,
     pytest.mark.skipif(
         os.environ.get("TEST_MODE", "native") != "native", reason="reads the native databases"
     ),
@@ -266,16 +267,13 @@ def killed_everywhere(
     points: Points,
     state: Callable[[], State],
     reset: Callable[[], None],
-    *,
-    step: int = 1,
 ) -> None:
-    """Kill the command at each ``step``-th of its points, repeat it, and compare."""
+    """Kill the command at each of its points, repeat it, and compare."""
     reset()
     recorded = points.record(*words)
     undisturbed = state()
     failed = {}
-    chosen = recorded[::step]
-    for number, point in enumerate(chosen, 1):
+    for number, point in enumerate(recorded, 1):
         reset()
         fault = []
         if not points.kill(point, *words):
@@ -289,9 +287,8 @@ def killed_everywhere(
                 fault = differences(undisturbed, state())
         if fault:
             failed[point] = fault
-        print(f"{number} of {len(chosen)}: {point}: {'; '.join(fault) or 'the same'}", flush=True)
-    if name:
-        COUNTS[name] = len(chosen) - len(failed), len(chosen)
+        print(f"{number} of {len(recorded)}: {point}: {'; '.join(fault) or 'the same'}", flush=True)
+    COUNTS[name] = len(recorded) - len(failed), len(recorded)
     told = [f"{point}\n  " + "\n  ".join(lines[:12]) for point, lines in failed.items()]
     assert not failed, "\n".join(told)
 
@@ -299,15 +296,6 @@ def killed_everywhere(
 # Each builds on those above it.
 
 
-def test_stack_in_short(stack: Stack, points: Points) -> None:
-    """At a few of its points."""
-    stack.keep()
-    command = ("scripts/converge-stack.sh",)
-    killed_everywhere("", command, points, stack.state, stack.restore, step=9)
-    stack.restore()
-
-
-@pytest.mark.faults
 def test_up(stack: Stack, points: Points) -> None:
     """A first start, over databases that are there already: it saves half of the time."""
     stack.checkout.make("down")
@@ -331,14 +319,12 @@ def test_up(stack: Stack, points: Points) -> None:
     killed_everywhere("up", ("make", "up"), points, stack.state, reset)
 
 
-@pytest.mark.faults
 def test_stack(stack: Stack, points: Points) -> None:
     stack.keep()
     command = ("scripts/converge-stack.sh",)
     killed_everywhere("stack", command, points, stack.state, stack.restore)
 
 
-@pytest.mark.faults
 def test_data(stack: Stack, points: Points) -> None:
     stack.checkout.make("stack")
     stack.keep()
@@ -346,7 +332,6 @@ def test_data(stack: Stack, points: Points) -> None:
     killed_everywhere("data", command, points, stack.state, stack.restore)
 
 
-@pytest.mark.faults
 def test_promote(stack: Stack, points: Points) -> None:
     (stack.checkout.root / "configs" / "grid_scratch.yaml").write_text(GRID)
     stack.checkout.make("grid")
@@ -357,7 +342,6 @@ def test_promote(stack: Stack, points: Points) -> None:
     killed_everywhere("promote", command, points, stack.state, stack.restore)
 
 
-@pytest.mark.faults
 def test_report(stack: Stack, points: Points) -> None:
     stack.restore()
     killed_everywhere("report", ("make", "report"), points, stack.state, stack.restore)
