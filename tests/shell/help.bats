@@ -70,7 +70,9 @@ targets() { sed -nE 's/^([a-z-]+):.*## .*/\1/p' Makefile; }
 }
 
 @test "FORCE and RAY_ADDRESS count behind the target only, and make says so" {
-  write_script scripts/clean-checkout.sh <<<'echo "FORCE=${FORCE:-}" "RAY_ADDRESS=${RAY_ADDRESS:-}"'
+  write_script scripts/clean-checkout.sh <<'SH'
+echo "FORCE=${FORCE:-}" "RAY_ADDRESS=${RAY_ADDRESS:-}"
+SH
   FORCE=1 RAY_ADDRESS=cluster:6379 run -0 make clean
   [ "${lines[0]}" = 'FORCE RAY_ADDRESS from the environment: left aside; write it behind the target where it is meant' ]
   [ "${lines[1]}" = 'FORCE= RAY_ADDRESS=' ]
