@@ -76,3 +76,11 @@ def test_no_secret_is_among_what_the_table_tells_the_shell(settings: Settings) -
     text = "\n".join(shell_lines(settings))
     assert settings.minio_root_password not in text
     assert settings.zenml_admin_password not in text
+
+
+def test_no_proxy_stands_between_the_containers() -> None:
+    """Compose gives every container the proxies of Docker's own configuration."""
+    for service in SERVICES:
+        if service.name in COMPOSE and not service.image:
+            environment = COMPOSE[service.name]["environment"]
+            assert environment["NO_PROXY"] == environment["no_proxy"] == "*", service.name
