@@ -76,6 +76,21 @@ class TestClientEnvironment:
         assert name not in os.environ
         assert os.environ["PATH"] == "/bin"
 
+    def test_dvc_does_not_see_the_user_s_own_configuration(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        from dvc.config import Config
+
+        own = tmp_path / "dvc"
+        own.mkdir()
+        (own / "config").write_text("[cache]\n    dir = /elsewhere\n")
+        for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
+            monkeypatch.setenv(name, str(own))
+            assert Config()["cache"]["dir"] == "/elsewhere"
+        for name, value in client_environment(settings).items():
+            monkeypatch.setenv(name, value)
+        assert "dir" not in Config()["cache"]
+
     def test_a_ci_runner_s_api_key_stays(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
