@@ -7,6 +7,7 @@ set -Eeuo pipefail
 . "$ROOT/scripts/lib/services.sh"
 . "$ROOT/scripts/lib/secrets.sh"
 . "$ROOT/scripts/lib/ray.sh"
+. "$ROOT/scripts/lib/tools.sh"
 
 FAILED=0
 
@@ -16,11 +17,20 @@ bad() {
   FAILED=1
 }
 
+# Each line of $1 is something wrong.
+all_bad() {
+  local fault
+  while IFS= read -r fault; do [ -z "$fault" ] || bad "$fault"; done <<<"$1"
+}
+
 check_machine() {
   local free
+  all_bad "$(tool_faults)"
   good "$(uname -sm), bash ${BASH_VERSION%%(*}, $("$PYTHON_BIN" --version)"
   free=$(df -Pk "$ROOT" | awk 'NR == 2 { print int($4 / 1024) }')
   if [ "$free" -ge 2000 ]; then good "$free MB are free here"; else bad "only $free MB are free here: make room"; fi
+  good "$("$PYTHON_BIN" -c 'from src.machine import cores, free_memory
+print(f"{cores()} cores and {free_memory() // 10**6} MB of memory are left to this")')"
 }
 
 check_setup() {
@@ -59,12 +69,6 @@ check_exposure() {
     good "the services listen on $BIND_ADDRESS: ZenML ($ZENML_PORT) and MLflow ($MLFLOW_PORT) ask for a password, the store ($MINIO_PORT) for keys; nothing is encrypted, so keep to a network you trust"
   fi
   if ray_running; then good "a Ray node listens on every address: it asks for RAY_SECRET_KEY"; fi
-}
-
-# Print each line of $1 as something wrong.
-all_bad() {
-  local fault
-  while IFS= read -r fault; do [ -z "$fault" ] || bad "$fault"; done <<<"$1"
 }
 
 check_stopped() {

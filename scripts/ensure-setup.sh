@@ -7,6 +7,7 @@ set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/env.sh"
 . "$ROOT/scripts/lib/secrets.sh"
 . "$ROOT/scripts/lib/services.sh"
+. "$ROOT/scripts/lib/tools.sh"
 
 python_suits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
 
@@ -24,21 +25,9 @@ find_python() {
 }
 
 check_tools() {
-  local tool missing='' said
-  case $ROOT in
-    *[\':?]*) die "$ROOT: Ultralytics, Python or SQLite can't use a path with ' : or ? in it: move this checkout to another (mv)" ;;
-  esac
-  for tool in git awk cmp; do
-    command -v "$tool" >/dev/null || missing="$missing $tool"
-  done
-  [ -z "$missing" ] || die "not found:$missing: install with your package manager"
-  said=$(git -C "$ROOT" rev-parse --git-dir 2>&1) && return
-  case $said in
-    *safe.directory*) # Git says what to type
-      die "Git takes $ROOT for somebody else's:$(sed -n 's/^[[:space:]]*\(git config .*\)/ \1/p' <<<"$said")"
-      ;;
-  esac
-  die "$ROOT is not a Git checkout, which DVC needs: clone the repository, or run git init"
+  local faults
+  faults=$(tool_faults)
+  [ -z "$faults" ] || die "$faults"
 }
 
 check_space() {

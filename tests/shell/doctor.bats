@@ -72,6 +72,12 @@ follow() { bash -c "$(failing "$1" | sed 's/.*: //')"; }
   [[ $(failing PyTorch) == *': make setup' ]]
 }
 
+@test "a checkout that Git takes for somebody else's is found, and Git's own advice mends it" {
+  export GIT_TEST_ASSUME_DIFFERENT_OWNER=1
+  follow "Git takes $CHECKOUT for somebody else's"
+  run -0 scripts/check-health.sh
+}
+
 @test "settings that come from the environment are named" {
   MLFLOW_PORT=5055 run -0 scripts/check-health.sh
   said 'from the environment, over .env: MODE MLFLOW_PORT'

@@ -69,6 +69,7 @@ targets() { sed -nE 's/^([a-z-]+):.*## .*/\1/p' Makefile; }
   run -0 make -n promote ZENML_PORT=8181 REASON='it is = better'
 }
 
+# shellcheck disable=SC2016 # the stub expands it
 @test "FORCE and RAY_ADDRESS count behind the target only, and make says so" {
   write_script scripts/clean-checkout.sh <<'SH'
 echo "FORCE=${FORCE:-}" "RAY_ADDRESS=${RAY_ADDRESS:-}"

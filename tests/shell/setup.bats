@@ -210,7 +210,7 @@ value_of() { sed -n "s/^$1=//p" .env; }
   export GIT_TEST_ASSUME_DIFFERENT_OWNER=1
   run -1 scripts/ensure-setup.sh
   said "Git takes $CHECKOUT for somebody else's: git config --global --add safe.directory "
-  bash -c "git ${output##*: git }"
+  bash -c "git ${output#*: git }"
   run -0 scripts/ensure-setup.sh
 }
 
