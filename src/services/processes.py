@@ -52,12 +52,13 @@ def port_holder(address: str, port: int) -> str | None:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     return f"nobody, but it can't be bound ({error.strerror})"
+    everywhere = ("::", "0.0.0.0")  # noqa: S104 - looked for, not bound
+    taking = {(host, port) for host in (address, f"::ffff:{address}", *everywhere)}
     # Asked one by one, because macOS shows everybody's connections at once to root only.
     for process in psutil.process_iter():
         try:
             for listener in process.net_connections(kind="tcp"):
-                bound = listener.laddr[1] if listener.laddr else None
-                if listener.status == psutil.CONN_LISTEN and bound == port:
+                if listener.status == psutil.CONN_LISTEN and listener.laddr in taking:
                     if _is_own(process, MARK):
                         return None
                     return f"pid {process.pid} ({process.name()})"

@@ -151,6 +151,22 @@ s = socket.create_server(("::1", 0), family=socket.AF_INET6); print(s.getsocknam
   BIND_ADDRESS=127.0.0.2 MLFLOW_PORT=$(cat port) run -0 .venv/bin/python -m src.services.processes ports MLFLOW_PORT
 }
 
+@test "a listener on [::1] is in the way of our own server on 127.0.0.1, too" {
+  ZENML_CV_YOLO_CHECKOUT=$CHECKOUT "$REAL_PYTHON" -c 'import socket, sys, time
+own = socket.create_server(("127.0.0.1", 0)); print(own.getsockname()[1], flush=True); time.sleep(60)' >port 3>&- &
+  own=$!
+  within 5 test -s port
+  MLFLOW_PORT=$(cat port) run -0 .venv/bin/python -m src.services.processes ports MLFLOW_PORT
+  "$REAL_PYTHON" -c 'import socket, sys, time
+s = socket.create_server(("::1", int(sys.argv[1])), family=socket.AF_INET6); print("here", flush=True); time.sleep(60)' "$(cat port)" >here 2>none 3>&- &
+  LISTENER=$!
+  within 5 test -s here -o -s none
+  MLFLOW_PORT=$(cat port) run .venv/bin/python -m src.services.processes ports MLFLOW_PORT
+  kill "$own"
+  [ -s here ] || skip "no IPv6 here"
+  said "is taken by pid $LISTENER"
+}
+
 @test "a taken port is named with its holder and the remedy, and nothing starts" {
   "$REAL_PYTHON" -c 'import socket, time
 s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1], flush=True); time.sleep(60)' >port 3>&- &
