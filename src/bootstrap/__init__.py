@@ -7,7 +7,7 @@ from typing import Literal
 
 from src.errors import UserError
 
-Outcome = Literal["created", "updated", "unchanged"]
+Outcome = Literal["created", "updated", "deleted", "unchanged"]
 
 
 class BootstrapError(UserError):

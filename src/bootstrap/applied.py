@@ -1,4 +1,4 @@
-"""The sign-ins that the servers were last given: to change a password takes the old one.
+"""What the servers were last given: to change a password takes the old one, to rename a bucket too.
 
 ``python -m src.bootstrap.applied`` notes those of the very first start.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, Field
 
 from src.errors import run_command
 from src.files import write_private
@@ -54,6 +57,46 @@ class Applied:
         if new != self._then or not self._file.is_file():
             write_private(self._file, "".join(f"{name}={value}\n" for name, value in new.items()))
         self._then = new
+
+
+class AppliedStore(BaseModel):
+    """What the store was last brought in line with: ``.stack/<backend>/store.json``."""
+
+    users: list[str]
+    zenml: str  # the buckets
+    mlflow: str
+    dvc: str
+    former: list[str] = Field(default_factory=list)  # ZenML's buckets of before
+
+    @classmethod
+    def wanted(cls, settings: Settings) -> AppliedStore:
+        """Return what the settings ask for."""
+        s = settings
+        users = [s.zenml_s3_access_key, s.mlflow_s3_access_key, s.dvc_s3_access_key]
+        return cls(users=users, zenml=s.zenml_bucket, mlflow=s.mlflow_bucket, dvc=s.dvc_bucket)
+
+    @classmethod
+    def last(cls, settings: Settings) -> AppliedStore:
+        """Return what was applied last; before the first time, what is to be."""
+        file = _record(settings)
+        if not file.is_file():
+            return cls.wanted(settings)
+        return cls.model_validate_json(file.read_text(encoding="utf-8"))
+
+    def remember(self, settings: Settings) -> None:
+        """Store it as what was applied last."""
+        write_private(_record(settings), self.model_dump_json() + "\n")
+
+
+def _record(settings: Settings) -> Path:
+    return settings.backend_state / "store.json"
+
+
+def former_buckets(settings: Settings) -> list[str]:
+    """Return the buckets, but for the present one, that ZenML's artifacts may be in."""
+    last = AppliedStore.last(settings)
+    known = dict.fromkeys([*last.former, last.zenml])
+    return [bucket for bucket in known if bucket != settings.zenml_bucket]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
 """Buckets, and for each consumer an S3 user that may touch its own bucket only.
 
 Speaks to MinIO's S3 and admin API, which the Docker image and JuiceFS's gateway share.
+
+A bucket that is renamed in ``.env`` stays as it is. MLflow and DVC name their objects relative to
+it, and find copies in the new one; ZenML's artifacts have addresses with the bucket's name, and its
+user goes on to reach them. A user that is renamed is deleted under the old name.
 """
 
 from __future__ import annotations
@@ -12,11 +16,13 @@ from dataclasses import dataclass
 
 import urllib3
 from minio import Minio
+from minio.commonconfig import CopySource
 from minio.credentials import StaticProvider
 from minio.error import MinioAdminException, S3Error
 from minio.minioadmin import MinioAdmin
 
 from src.bootstrap import BootstrapError, Outcome, report
+from src.bootstrap.applied import AppliedStore, former_buckets
 from src.settings import Settings
 
 
@@ -27,11 +33,12 @@ class Consumer:
     access_key: str
     secret_key: str
     bucket: str
+    former: tuple[str, ...] = ()  # buckets under earlier names that it may touch too
 
     @property
     def policy(self) -> dict[str, object]:
         """The consumer's IAM policy: list, read, write and delete in its bucket."""
-        bucket = f"arn:aws:s3:::{self.bucket}"
+        buckets = [f"arn:aws:s3:::{bucket}" for bucket in (self.bucket, *self.former)]
         return {
             "Version": "2012-10-17",
             "Statement": [
@@ -42,7 +49,7 @@ class Consumer:
                         "s3:ListBucket",
                         "s3:ListBucketMultipartUploads",
                     ],
-                    "Resource": [bucket],
+                    "Resource": buckets,
                 },
                 {
                     "Effect": "Allow",
@@ -53,7 +60,7 @@ class Consumer:
                         "s3:AbortMultipartUpload",
                         "s3:ListMultipartUploadParts",
                     ],
-                    "Resource": [f"{bucket}/*"],
+                    "Resource": [f"{bucket}/*" for bucket in buckets],
                 },
             ],
         }
@@ -62,8 +69,9 @@ class Consumer:
 def consumers(settings: Settings) -> list[Consumer]:
     """Return the store's three users: ZenML's clients, the MLflow server and DVC."""
     s = settings
+    former = tuple(former_buckets(settings))
     return [
-        Consumer(s.zenml_s3_access_key, s.zenml_s3_secret_key, s.zenml_bucket),
+        Consumer(s.zenml_s3_access_key, s.zenml_s3_secret_key, s.zenml_bucket, former),
         Consumer(s.mlflow_s3_access_key, s.mlflow_s3_secret_key, s.mlflow_bucket),
         Consumer(s.dvc_s3_access_key, s.dvc_s3_secret_key, s.dvc_bucket),
     ]
@@ -97,6 +105,15 @@ def converge(settings: Settings) -> None:
             _ensure_bucket(root, buckets, consumer.bucket)
             _ensure_policy(admin, policies, consumer)
             _ensure_user(admin, users, consumer, endpoint, http)
+        last, now = AppliedStore.last(settings), AppliedStore.wanted(settings)
+        for old, new in ((last.mlflow, now.mlflow), (last.dvc, now.dvc)):
+            if old != new and old in buckets:
+                _copy(root, old, new)
+        for name in sorted({*last.users} - {*now.users}):
+            _remove_user(admin, policies, users, name)
+    # Last: a run that was killed does it again.
+    now.former = former_buckets(settings)
+    now.remember(settings)
 
 
 def is_reachable(settings: Settings) -> bool:
@@ -129,11 +146,48 @@ def _connection(settings: Settings) -> Iterator[urllib3.PoolManager]:
 
 
 def _ensure_bucket(root: Minio, existing: set[str], bucket: str) -> None:
-    if bucket in existing:
-        report(f"bucket {bucket}", "unchanged")
-    else:
+    if bucket not in existing:
         root.make_bucket(bucket)
         report(f"bucket {bucket}", "created")
+    elif _is_public(root, bucket):
+        root.delete_bucket_policy(bucket)
+        report(f"bucket {bucket}", "updated")
+    else:
+        report(f"bucket {bucket}", "unchanged")
+
+
+def _is_public(root: Minio, bucket: str) -> bool:
+    """Tell whether a bucket has a policy of its own, which is what opens it to everybody."""
+    try:
+        return bool(root.get_bucket_policy(bucket))
+    except S3Error as error:
+        if error.code == "NoSuchBucketPolicy":
+            return False
+        raise
+
+
+def _copy(root: Minio, old: str, new: str) -> None:
+    """Copy what a bucket holds to another, but for what is there already."""
+    there = {item.object_name: item.etag for item in root.list_objects(new, recursive=True)}
+    count = 0
+    for item in root.list_objects(old, recursive=True):
+        if there.get(item.object_name) != item.etag:
+            name = str(item.object_name)
+            root.copy_object(new, name, CopySource(old, name))
+            count += 1
+    if count:
+        report(f"bucket {new}: {count} objects of {old}, which stays", "created")
+
+
+def _remove_user(
+    admin: MinioAdmin, policies: dict[str, object], users: dict[str, dict[str, str]], name: str
+) -> None:
+    """Delete a user that ``.env`` names no more, and its policy."""
+    if name in users:
+        admin.user_remove(name)
+        report(f"S3 user {name}, which .env names no more", "deleted")
+    if name in policies:
+        admin.policy_remove(name)
 
 
 def _ensure_policy(admin: MinioAdmin, existing: dict[str, object], consumer: Consumer) -> None:

@@ -24,8 +24,14 @@ def converge(settings: Settings) -> None:
         StackComponentType.ORCHESTRATOR, "default", allow_name_prefix_match=False
     )
     parts = {StackComponentType.ORCHESTRATOR: orchestrator}
+    earlier = _follow_bucket(client, settings)
     for part in zenml_state.components(settings):
-        parts[StackComponentType(part.kind)] = _ensure_component(client, part)
+        new: Outcome = (
+            "updated" if earlier and part.name == zenml_state.ARTIFACT_STORE else "created"
+        )
+        parts[StackComponentType(part.kind)] = _ensure_component(client, part, new)
+    for part in zenml_state.former_stores(settings):
+        _ensure_component(client, part)
     _ensure_stack(client, settings, parts)
 
 
@@ -51,12 +57,32 @@ def _ensure_secret(client: Client, name: str, values: dict[str, str]) -> None:
     report(f"secret {name}", outcome)
 
 
-def _ensure_component(client: Client, part: Component) -> ComponentResponse:
+def _follow_bucket(client: Client, settings: Settings) -> bool:
+    """Let each artifact store keep its bucket, under another name where it is not the present one.
+
+    Artifacts refer to theirs by its id. Returns whether there is one of an earlier bucket.
+    """
+    kind, name = StackComponentType.ARTIFACT_STORE, zenml_state.ARTIFACT_STORE
+    held = {item.name: item for item in client.list_stack_components(type=kind)}
+    former = {part.configuration["path"]: part for part in zenml_state.former_stores(settings)}
+    current = held.get(name)
+    if current is not None and (part := former.get(current.configuration["path"])) is not None:
+        client.update_stack_component(current.id, kind, name=part.name)
+        current = None
+    again = held.get(zenml_state.store_of(settings.zenml_bucket))
+    if current is None and again is not None:
+        client.update_stack_component(again.id, kind, name=name)
+    return bool(former)
+
+
+def _ensure_component(
+    client: Client, part: Component, new: Outcome = "created"
+) -> ComponentResponse:
     kind = StackComponentType(part.kind)
     found = client.list_stack_components(name=part.name, type=kind)
     if not found:
         made = client.create_stack_component(part.name, part.flavor, kind, part.configuration)
-        report(part.shown, "created")
+        report(part.shown, new)
         return made
     component = found[0]
     if component.flavor_name != part.flavor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from src.bootstrap.applied import former_buckets
 from src.bootstrap.zenml_server import TIMEOUT, Server, signed_in
 from src.settings import ROOT, Settings
 
@@ -68,22 +69,38 @@ def components(settings: Settings) -> tuple[Component, Component]:
                 "tracking_password": f"{{{{{MLFLOW_SECRET}.password}}}}",
             },
         ),
-        Component(
-            "artifact_store",
-            ARTIFACT_STORE,
-            "s3",
-            {
-                "path": f"s3://{settings.zenml_bucket}",
-                "authentication_secret": STORE_SECRET,
-                "client_kwargs": {"endpoint_url": settings.store_url},
-            },
-        ),
+        _artifact_store(settings, ARTIFACT_STORE, settings.zenml_bucket),
+    )
+
+
+def former_stores(settings: Settings) -> list[Component]:
+    """Return the artifact stores of earlier buckets, which the artifacts in them refer to."""
+    return [
+        _artifact_store(settings, store_of(bucket), bucket) for bucket in former_buckets(settings)
+    ]
+
+
+def store_of(bucket: str) -> str:
+    """Return the name of the artifact store of a bucket that is not the present one."""
+    return f"{ARTIFACT_STORE}_{bucket}"
+
+
+def _artifact_store(settings: Settings, name: str, bucket: str) -> Component:
+    return Component(
+        "artifact_store",
+        name,
+        "s3",
+        {
+            "path": f"s3://{bucket}",
+            "authentication_secret": STORE_SECRET,
+            "client_kwargs": {"endpoint_url": settings.store_url},
+        },
     )
 
 
 def lines(settings: Settings) -> list[str]:
     """Return what is reported on, in order."""
-    parts = [part.shown for part in components(settings)]
+    parts = [part.shown for part in (*components(settings), *former_stores(settings))]
     names = [f"secret {name}" for name in secrets(settings)]
     return [*names, *parts, f"stack {STACK}", "active stack"]
 
@@ -114,12 +131,13 @@ def _secrets_right(server: Server, settings: Settings) -> bool:
 def _stack_right(server: Server, settings: Settings) -> bool:
     wanted = {"orchestrator": ["default"]}
     for part in components(settings):
+        wanted[part.kind] = [part.name]
+    for part in (*components(settings), *former_stores(settings)):
         held: Any = server.find("components", part.name, type=part.kind, hydrate="true")
         if held is None or held["body"]["flavor_name"] != part.flavor:
             return False
         if not part.holds(held["metadata"]["configuration"]):
             return False
-        wanted[part.kind] = [part.name]
     stack: Any = server.find("stacks", STACK, hydrate="true")
     if stack is None:
         return False

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+import requests
 from botocore.exceptions import ClientError
 
 from tests.e2e.conftest import ROOT, Checkout
@@ -388,3 +389,80 @@ print(json.dumps(sorted(fs.find(root))))
     assert checkout.python(code) == left_over
     keys = [k for k in Store(checkout, "root").keys("zenml-artifacts") if k.startswith("files/")]
     assert [f"zenml-artifacts/{key}" for key in keys] == left_over
+
+
+# --- What changes by hand, or in .env -------------------------------------------------------------
+
+KEEP = """
+import json, pathlib
+import mlflow
+from mlflow import MlflowClient
+client = MlflowClient()
+run = client.create_run(client.create_experiment("renamed"))
+client.log_text(run.info.run_id, "of MLflow", "file.txt")
+from zenml import save_artifact
+artifact = save_artifact("of ZenML", "renamed")
+from dvc.repo import Repo
+pathlib.Path("data/mine.txt").write_text("of DVC")
+repo = Repo(".")
+repo.add("data/mine.txt")
+repo.push("data/mine.txt.dvc")
+print(json.dumps({"run": run.info.run_id, "artifact": str(artifact.id)}))
+"""
+READ = """
+import json, pathlib, shutil
+import mlflow
+shutil.rmtree(".dvc/cache")
+pathlib.Path("data/mine.txt").unlink()
+from src.datasets.versioning import configure_remote
+configure_remote(S)
+from dvc.repo import Repo
+Repo(".").pull("data/mine.txt.dvc")
+from zenml.client import Client
+print(json.dumps([
+    mlflow.artifacts.load_text(f"runs:/{MADE['run']}/file.txt"),
+    Client().get_artifact_version(MADE["artifact"]).load(),
+    pathlib.Path("data/mine.txt").read_text(),
+]))
+"""
+
+
+def test_renamed_buckets_keep_what_they_held_and_a_renamed_user_its_rights_no_more(
+    checkout: Checkout,
+) -> None:
+    made = checkout.python(KEEP)
+    read, whole = f"MADE = {made}\n{READ}", ["of MLflow", "of ZenML", "of DVC"]
+    names = ("ZENML_BUCKET", "MLFLOW_BUCKET", "DVC_BUCKET", "ZENML_S3_ACCESS_KEY")
+    before = {name: checkout.settings[name] for name in names}
+    old = Store(checkout, "zenml")
+    checkout.set(**{name: f"{value}-2" for name, value in before.items()})
+    printed = checkout.make("stack").splitlines()
+    assert "bucket zenml-artifacts-2: created" in printed
+    assert "S3 user zenml, which .env names no more: deleted" in printed
+    assert "artifact store minio_artifacts: updated" in printed
+    assert "artifact store minio_artifacts_zenml-artifacts: unchanged" in printed
+    assert old.refused("list_objects_v2", Bucket="zenml-artifacts-2")
+    assert old.refused("list_objects_v2", Bucket="zenml-artifacts")
+    assert checkout.python(read) == whole
+    again = checkout.make("stack")
+    assert not re.search(": (created|updated|deleted)", again)
+    checkout.set(**before)
+    checkout.make("stack")
+    assert checkout.python(read) == whole
+    assert not re.search(": (created|updated|deleted)", checkout.make("stack"))
+
+
+def test_what_was_opened_to_everybody_is_closed(checkout: Checkout) -> None:
+    root = Store(checkout, "root").s3
+    anybody = {"Effect": "Allow", "Principal": {"AWS": ["*"]}, "Action": ["s3:GetObject"]}
+    rule = {
+        "Version": "2012-10-17",
+        "Statement": [anybody | {"Resource": "arn:aws:s3:::dvc-data/*"}],
+    }
+    root.put_object(Bucket=BUCKET, Key="w/public", Body=b"1")
+    root.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(rule))
+    address = f"{root.meta.endpoint_url}/{BUCKET}/w/public"
+    assert requests.get(address, timeout=10).status_code == 200
+    assert "bucket dvc-data: updated" in checkout.make("stack")
+    assert requests.get(address, timeout=10).status_code == 403
+    assert "bucket dvc-data: unchanged" in checkout.make("stack")

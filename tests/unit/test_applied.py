@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from src import settings as settings_module
-from src.bootstrap.applied import NAMES, Applied, SignIn
+from src.bootstrap.applied import NAMES, Applied, AppliedStore, SignIn, former_buckets
 from src.settings import Settings, read_env_file
 
 MakeSettings = Callable[..., Settings]
@@ -62,3 +62,20 @@ def test_the_file_is_private_and_written_only_when_it_changes(
     first = file.stat().st_ino  # each writing makes another file
     Applied(settings).remember()
     assert file.stat().st_ino == first
+
+
+def test_every_bucket_that_zenmls_artifacts_may_be_in_is_known(make_settings: MakeSettings) -> None:
+    assert former_buckets(make_settings()) == []
+    for name, former in (
+        ("one", []),
+        ("two", ["one"]),
+        ("three", ["one", "two"]),
+        ("one", ["two", "three"]),
+    ):
+        settings = make_settings(zenml_bucket=name)
+        applied = AppliedStore.wanted(settings)
+        applied.former = former_buckets(settings)
+        assert sorted(applied.former) == sorted(former)
+        applied.remember(settings)
+        assert sorted(former_buckets(settings)) == sorted(former)
+    assert AppliedStore.last(make_settings(zenml_s3_access_key="other")).users[0] == "zenml"

@@ -35,6 +35,14 @@ def test_each_consumer_has_a_user_and_a_bucket_of_its_own(settings: Settings) ->
 
 
 @pytest.mark.parametrize("action", ["GetObject", "PutObject", "DeleteObject"])
+def test_zenmls_artifacts_stay_reachable_where_they_were_written(action: str) -> None:
+    renamed = Consumer("zenml", "secret", "new", ("old",))
+    assert allowed(renamed, action, "new/file")
+    assert allowed(renamed, action, "old/file")
+    assert not allowed(renamed, action, "older/file")
+
+
+@pytest.mark.parametrize("action", ["GetObject", "PutObject", "DeleteObject"])
 def test_objects_of_the_own_bucket_only(action: str) -> None:
     assert allowed(DATA, action, "data/file")
     assert allowed(DATA, action, "data/folder/file")
