@@ -21,7 +21,7 @@ run_faults() { FIGURES=docs/reliability.md TEST_MODE=${MODE:-native} "$PYTHON_BI
 
 # This checkout's own stack, as it runs.
 run_browser() { "$PYTHON_BIN" -m pytest -v tests/browser; }
-# The README's pictures, few colours each so that they stay small.
+# The documents' pictures, few colours each so that they stay small.
 run_screenshots() {
   local folder
   folder=$(mktemp -d)
@@ -33,7 +33,7 @@ from PIL import Image
 
 taken, kept = map(pathlib.Path, sys.argv[1:])
 kept.mkdir(exist_ok=True)
-for name in ("mlflow_runs", "mlflow_compare", "zenml_dag", "report_1400"):
+for name in ("mlflow_runs", "zenml_dag"):
     if (taken / f"{name}.png").is_file():
         image = Image.open(taken / f"{name}.png").convert("RGB")
         image.thumbnail((1000, 1000))
