@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 UNFINISHED = ".unfinished-"  # begins the name of what `unfinished` yields
@@ -57,6 +57,12 @@ def unfinished(folder: Path) -> Iterator[Path]:
     prefix = f"{UNFINISHED}{os.getpid()}-"
     with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as temporary:
         yield Path(temporary)
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder that others take for whole while it is there, in one move for them."""
+    with unfinished(folder.parent) as temporary, suppress(FileNotFoundError):  # another was at it
+        folder.rename(temporary / folder.name)
 
 
 def own_folder(base: Path, owner: int) -> Path:

@@ -8,7 +8,6 @@ and no code that comes from there is run here: ``predict`` and ``serve`` use the
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import io
 import json
@@ -25,7 +24,7 @@ from mlflow.exceptions import MlflowException
 
 from src.champion.detector import CONF, IOU, LABELS_FILE, MAX_DET, MODEL_FILE, Detector
 from src.errors import UserError
-from src.files import private_folder, sha256, unfinished, write_private
+from src.files import discard, private_folder, sha256, unfinished, write_private
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -215,8 +214,7 @@ def forget_older(cache: Path, pattern: str) -> None:
     """Delete what nobody will ask for soon: all but the ``KEPT`` folders that came last."""
     found = sorted(cache.glob(pattern), key=lambda folder: folder.stat().st_mtime)
     for folder in found[:-KEPT]:
-        with contextlib.suppress(FileNotFoundError):  # another process does the same
-            shutil.rmtree(folder)
+        discard(folder)
 
 
 def load(version: ModelVersion, cache: Path, threads: int = 0) -> Detector:

@@ -27,7 +27,7 @@ from src.datasets import FOLDER, SET, DatasetError
 from src.datasets.manifest import class_names
 from src.datasets.versioning import require_current
 from src.errors import UserError
-from src.files import private_folder, sha256, unfinished, write_private
+from src.files import discard, private_folder, sha256, unfinished, write_private
 from src.settings import Settings
 from src.training.provenance import TRAINED
 from src.training.tracking import EXPERIMENT
@@ -295,7 +295,7 @@ def _register(run: Run, settings: Settings, *, force: bool) -> ModelVersion:
         MODEL, uri, run.info.run_id, tags=tags | {model.FILES_TAG: json.dumps(hashes)},
         model_id=uri.rpartition("/")[2],
     )  # fmt: skip
-    shutil.rmtree(folder)  # what is used is what was registered
+    discard(folder)  # what is used is what was registered
     return version
 
 

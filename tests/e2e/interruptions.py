@@ -27,6 +27,9 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 LOOKS = re.compile(r"/(search|login|get-[a-z-]+)\b|^/RPC2|/ready\b|/logs\b")
 # What differs from one run to the next, or from one of many to the other.
 SAME = [
+    (r"(\.stack/(tmp|matplotlib|ultralytics)/|\.unfinished-).*", r"\1*"),
+    (r"(/mlflow-artifacts/artifacts/).*", r"\1*"),
+    (r"^(reports/[^/]*/).*/.*", r"\1*/*"),
     (r"(\.dvc/cache/files/|/dvc-data/files/)\S*?(\.dir)?(\.tmp|\.\S{22}\.tmp)?$", r"\1*\2\3"),
     (r"\.\S{22}\.tmp$", ".*.tmp"),
     (r"(?<=[/_])(train|val|test)(?=[/_.])", "*"),
@@ -95,7 +98,7 @@ def hook(event, arguments):
                 point("writes", path, torn=(path, flags) if new else None)
         elif event in ("os.rename", "os.link", "os.symlink"):
             point(event[3:] + "s", os.path.abspath(os.fsdecode(arguments[1])))
-        elif event in ("os.remove", "shutil.rmtree") and not isinstance(arguments[0], int):
+        elif event == "shutil.rmtree" or (event == "os.remove" and arguments[1] == -1):
             point(event.split(".")[1], os.path.abspath(os.fsdecode(arguments[0])))
         elif event == "subprocess.Popen":
             point("runs", " ".join(os.path.basename(os.fsdecode(w)) for w in arguments[1][:2]))

@@ -55,7 +55,7 @@ ELSEWHERE = re.compile(
 )
 # What differs between two undisturbed runs.
 SAME = [
-    (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|(?<![0-9A-Za-z])(m-)?[0-9a-f]{32}", "ID"),
+    (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|(?<![0-9A-Za-z])(m-)?[0-9a-f]{32,64}", "ID"),
     (r"\d{4}-?\d\d-?\d\d[ T_-]\d\d[:-]?\d\d[:-]?\d\d([.-]\d+)?", "TIME"),
     (r"\b1[0-9]{12}\b|\b1[0-9]{9}\b", "TIME"),
     (r"\.[0-9]+\.new$", ".PID.new"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from src.files import own_folder, private_folder, sha256, unfinished, unused, write_private
+from src.files import discard, own_folder, private_folder, sha256, unfinished, unused, write_private
 from src.settings import ROOT
 
 
@@ -82,7 +82,7 @@ def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
 def test_what_a_killed_process_began_is_deleted_by_the_next(tmp_path: Path, begin: str) -> None:
     code = f"""
 import os, pathlib, signal
-from src.files import own_folder, unfinished
+from src.files import discard, own_folder, unfinished
 base = pathlib.Path({str(tmp_path)!r})
 folder = {begin}
 (folder / "file").write_text("half")
@@ -95,3 +95,21 @@ os.kill(os.getpid(), signal.SIGKILL)
         mine = own_folder(tmp_path, os.getpid())
         assert {one, two, mine} <= set(tmp_path.iterdir()) <= {one, two, mine, theirs}
     assert theirs.is_dir()
+
+
+def test_a_folder_that_is_deleted_is_whole_or_gone(tmp_path: Path) -> None:
+    """However early the process is killed."""
+    folder = tmp_path / "made"
+    folder.mkdir()
+    for name in ("model.onnx", "labels.json"):
+        (folder / name).write_text("whole")
+    code = f"""
+import os, pathlib, signal, sys
+sys.addaudithook(lambda event, _: event == "os.remove" and os.kill(os.getpid(), signal.SIGKILL))
+from src.files import discard
+discard(pathlib.Path({str(folder)!r}))
+"""
+    assert subprocess.run([sys.executable, "-B", "-c", code], cwd=ROOT).returncode == -9
+    assert not folder.exists()
+    discard(folder)  # as another process does at the same time
+    assert list(tmp_path.iterdir()) == []
