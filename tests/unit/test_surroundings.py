@@ -1,9 +1,12 @@
-"""The tests' own Ctrl-C, also in a background shell, whose jobs ignore it."""
+"""What the tests take from their surroundings: Ctrl-C, and nothing of an outer make."""
 
 import subprocess
 import sys
 
+import pytest
+
 from src.settings import ROOT
+from tests.conftest import OUTER_MAKE, pytest_configure
 
 CODE = """
 import signal, subprocess, sys
@@ -24,3 +27,11 @@ def ignored(configure: str) -> str:
 def test_what_the_tests_start_takes_it() -> None:
     assert ignored("") == "True"
     assert ignored("from tests.conftest import pytest_configure; pytest_configure()") == "False"
+
+
+def test_no_variable_of_an_outer_make_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in OUTER_MAKE:
+        monkeypatch.setenv(name, "1" if name == "MAKELEVEL" else " -- ONLY=unit")
+    pytest_configure()
+    done = subprocess.run(["make", "-n", "setup"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
