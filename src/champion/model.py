@@ -84,7 +84,10 @@ def log(run: Run, folder: Path) -> tuple[str, dict[str, str]]:
 
     given = {Path(name).stem: name for name in (MODEL_FILE, LABELS_FILE, ARGUMENTS_FILE)}
     given["weights"] = WEIGHTS_FILE
-    logged = begun(run) or MlflowClient().create_logged_model(
+    client = MlflowClient()
+    for left in begun(run):
+        client.delete_logged_model(left.model_id)  # MLflow refuses to log a run's model again
+    logged = client.create_logged_model(
         run.info.experiment_id, name=NAME, source_run_id=run.info.run_id, params=run.data.params
     )
     info = Model.log(
@@ -112,15 +115,15 @@ def log(run: Run, folder: Path) -> tuple[str, dict[str, str]]:
     return str(info.model_uri), hashes
 
 
-def begun(run: Run) -> LoggedModel | None:
-    """Return a model of the run that was logged, or begun, and never registered: of a kill."""
+def begun(run: Run) -> list[LoggedModel]:
+    """Return models of the run that were logged, or begun, and never registered: of a kill."""
     client = MlflowClient()
     versions = client.search_model_versions(f"run_id = '{run.info.run_id}'")
     registered = {version.source for version in versions}
     found = client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run.info.run_id}' AND name = '{NAME}'"
     )
-    return next((item for item in found if item.model_uri not in registered), None)
+    return [item for item in found if item.model_uri not in registered]
 
 
 def hashes_of(folder: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Promotion and the way back, on MLflow's real registry."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -236,17 +237,14 @@ def test_a_rollback_killed_at_any_change_and_repeated(settings: Settings, call: 
     assert not any(REPLACES in tags for _, _, tags in held().values())
 
 
-def test_the_model_of_a_killed_promotion_is_taken_up() -> None:
-    """What was begun, or logged whole, and never registered is not made a second time."""
+def test_the_model_of_a_killed_promotion_gives_way(tmp_path: Path) -> None:
+    """Killed when it was logged whole, and linked to its run, but not registered."""
     client, run = MlflowClient(), tracked_run("one")
-    assert model.begun(run) is None
-    logged = client.create_logged_model(
-        run.info.experiment_id, name=model.NAME, source_run_id=run.info.run_id
-    )
-    found = model.begun(run)
-    assert found is not None
-    assert found.model_id == logged.model_id
+    for name in (model.MODEL_FILE, model.LABELS_FILE, model.ARGUMENTS_FILE, model.WEIGHTS_FILE):
+        (tmp_path / name).write_text("{}")
+    first, _ = model.log(run, tmp_path)
+    second, _ = model.log(run, tmp_path)
+    assert [item.model_uri for item in model.begun(run)] == [second] != [first]
     client.create_registered_model(MODEL)
-    client.finalize_logged_model(logged.model_id, "READY")
-    client.create_model_version(MODEL, logged.model_uri, run.info.run_id)
-    assert model.begun(run) is None
+    client.create_model_version(MODEL, second, run.info.run_id)
+    assert model.begun(run) == []
