@@ -319,7 +319,7 @@ def test_changed_settings_are_carried_through(checkout: Checkout) -> None:
         "secret minio_zenml_secret: updated",
         "experiment tracker mlflow_tracker: unchanged",
         "artifact store minio_artifacts: updated",
-        "stack mlflow_stack: unchanged",
+        "stack mlflow_stack: updated",
     ):
         assert line in printed.splitlines(), line
     assert "created" not in checkout.make("stack").replace("backend", "")
