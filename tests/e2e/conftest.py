@@ -20,6 +20,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
+# For tests of code that does not know the backend.
+either_backend = pytest.mark.skipif(
+    os.environ.get("TEST_MODE") == "docker" and not os.environ.get("TEST_LONG"),
+    reason="the native run shows it; TEST_LONG=1 make test-docker",
+)
 PORTS = re.findall(r"(?m)^(\w+_PORT)=", (ROOT / ".env.example").read_text())
 
 

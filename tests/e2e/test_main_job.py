@@ -16,7 +16,7 @@ import psutil
 import pytest
 import requests
 
-from tests.e2e.conftest import Checkout, copy_checkout
+from tests.e2e.conftest import Checkout, copy_checkout, either_backend
 from tests.e2e.servers import EXPERIMENT, MLflow, Store, ZenML, pairs
 
 pytestmark = pytest.mark.e2e
@@ -190,6 +190,7 @@ def test_a_second_grid_comes_from_the_cache(checkout: Checkout) -> None:
     assert len(MLflow(checkout).runs()[EXPERIMENT]) == len(RUNS)
 
 
+@either_backend
 def test_a_step_that_fails_ends_the_command_with_its_own_cause(checkout: Checkout) -> None:
     (number,) = {run["info"]["experiment_id"] for run in MLflow(checkout).runs()[EXPERIMENT]}
     MLflow(checkout).post("experiments/delete", experiment_id=number)
@@ -211,6 +212,7 @@ def test_a_step_that_fails_ends_the_command_with_its_own_cause(checkout: Checkou
     assert "(from the cache)" in checkout.make("grid")
 
 
+@either_backend
 def test_a_failing_steps_traceback_is_in_its_log_and_not_on_the_terminal(
     checkout: Checkout,
 ) -> None:
@@ -276,6 +278,7 @@ def test_a_second_clone_pulls_the_same_bytes(checkout: Checkout) -> None:
     assert "up to date" in clone.run(dvc, "status")
 
 
+@either_backend
 def test_changed_data_is_a_new_version_and_trains_anew(checkout: Checkout) -> None:
     label = sorted((checkout.root / "data/tiny_person/labels/train").glob("*.txt"))[0]
     before = label.read_text()
@@ -410,6 +413,7 @@ def test_a_killed_server_comes_back(checkout: Checkout) -> None:
             assert time.monotonic() < deadline, done.stdout
 
 
+@either_backend
 def test_an_interrupted_training_ends_its_runs_and_can_be_repeated(checkout: Checkout) -> None:
     command = checkout.start("make", "baseline", "FORCE=1", "EPOCHS=50")
     assert command.stdout is not None

@@ -18,7 +18,7 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from tests.e2e.conftest import ROOT, Checkout
+from tests.e2e.conftest import ROOT, Checkout, either_backend
 from tests.e2e.servers import Store
 
 pytestmark = pytest.mark.e2e
@@ -427,6 +427,7 @@ print(json.dumps([
 """
 
 
+@either_backend
 def test_renamed_buckets_keep_what_they_held_and_a_renamed_user_its_rights_no_more(
     checkout: Checkout,
 ) -> None:
