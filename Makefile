@@ -110,7 +110,7 @@ test-docker: setup ## The same end-to-end tests on Docker
 	@scripts/run-tests.sh docker
 test-browser: stack ## Follow this stack's links in a real browser (after a report)
 	@scripts/run-tests.sh browser
-test-faults: setup ## Every bad day, their pairs, commands killed at each call (hours; MODE=docker too)
+test-faults: setup ## Bad days, in pairs too, and kills (hours; MODE=docker too)
 	@scripts/run-tests.sh faults
 test-statistics: setup ## Simulate decisions: how often the gate errs (minutes)
 	@scripts/run-tests.sh statistics
