@@ -451,6 +451,8 @@ def test_renamed_buckets_keep_what_they_held_and_a_renamed_user_its_rights_no_mo
     checkout.make("stack")
     assert checkout.python(read) == whole
     assert not re.search(": (created|updated|deleted)", checkout.make("stack"))
+    for pointer in (checkout.root / "data").glob("mine.*.dvc"):  # make clean keeps what they name
+        pointer.unlink()
 
 
 def test_what_was_opened_to_everybody_is_closed(checkout: Checkout) -> None:
