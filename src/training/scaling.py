@@ -2,7 +2,14 @@
 
 A training sees about as many images whatever the set's size: few images many times, many images a
 few times. On a CPU that is some minutes at 320 px: YOLOv8n takes a second or so for eight images on
-one core, as the lab's recipes were measured. How well these values learn is not measured yet.
+one core, as the lab's recipes were measured.
+
+Measured with YOLOv8n at 320 px on two sets made of COCO128, at the recipe's rate of 0.001. Three
+classes under names that COCO hasn't got (77 images): mAP50 0.37 in epoch 6, 0.35 in epoch 23, 0.33
+in the last of 30. Eight vehicles under COCO's own names (29 images, 15 to train): 0.74 after the
+first epoch, which warms up, 0.15 after six (at a rate of 0.0003, 0.62 after eight), and no better
+in the twenty that patience gave. The best epoch's weights are kept, so that 30, 60 or 120 epochs
+came to the same; a grid over smaller rates is worth its time where COCO knows the classes.
 """
 
 from __future__ import annotations
