@@ -238,10 +238,10 @@ class Champion:
             detector = model.load(version, config.cache, threads=1)
             detector.detect(np.zeros((detector.size, detector.size, 3), np.uint8))
         except Exception as error:  # noqa: BLE001 - a broken model must not end the good one
-            metrics.behind.set(1)
             kept = f"version {old.version.version} stays in use" if old else "nothing is served"
             said = explain(error) or in_short(error)
             self._say(f"version {version.version} can't be used, {kept}: {said}")
+            metrics.behind.set(1)  # last: who sees it finds the reason in the log
             return
         self.current = Serving(version, detector)
         model.remember(version, config.cache)
