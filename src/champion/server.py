@@ -199,7 +199,7 @@ class Champion:
         self._look()
         if self.current is None:
             last = model.remembered(self._config.cache)
-            if last is not None:
+            if last is not None and last.name == self._config.name:
                 self._try(last)
         threading.Thread(target=self._follow, daemon=True, name="alias").start()
 

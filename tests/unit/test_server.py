@@ -53,9 +53,11 @@ def register(tmp_path: Path, name: str, score: float = 0.9) -> ModelVersion:
 class Running:
     """A server on a port of its own."""
 
-    def __init__(self, cache: Path, token: str = "", limits: Limits = LIMITS) -> None:
+    def __init__(
+        self, cache: Path, token: str = "", limits: Limits = LIMITS, name: str = NAME
+    ) -> None:
         self.metrics = Metrics()
-        config = Config("127.0.0.1", 0, NAME, cache, token, interval=0.05, limits=limits)
+        config = Config("127.0.0.1", 0, name, cache, token, interval=0.05, limits=limits)
         self.champion = Champion(config, self.metrics)
         self.champion.start()
         app = make_app(config, self.champion, self.metrics)
@@ -423,6 +425,11 @@ def test_it_goes_on_while_mlflow_is_down_and_starts_with_the_last_good(
         assert again.metric("registry_up") == 0
     finally:
         again.stop()
+    other = Running(tmp_path / "cache", name="cat-detector")
+    try:
+        assert other.post(picture()).status_code == 503  # not by another set's model
+    finally:
+        other.stop()
     monkeypatch.undo()
     until(lambda: running.metric("registry_up") == 1)
 
