@@ -29,17 +29,18 @@ settle_model() {
   backend_up
 }
 
+# What takes a moment, while the services are looked at.
+begin() {
+  exec 3< <("$PYTHON_BIN" -m src.services.processes ports SERVE_PORT) 4< <(wanted_model)
+}
+
 start() {
-  local new='' model taken
+  local model taken
+  taken=$(cat <&3) model=$(cat <&4)
+  exec 3<&- 4<&-
+  [ -n "$model" ] || exit 1 # it has said why
   if [ "$(state)" = stopped ]; then
-    new=1
-    exec 3< <("$PYTHON_BIN" -m src.services.processes ports SERVE_PORT) # looks meanwhile
-  fi
-  model=$(wanted_model) || exit 1
-  if [ -n "$new" ]; then
-    taken=$(cat <&3)
     [ -z "$taken" ] || die "$taken"
-    exec 3<&-
     say "starting the detector"
   fi
   settle_model "$model"
@@ -77,6 +78,7 @@ main() {
   load_settings
   CONFIGURED=$SERVE_MODEL
   if [ "$1" = start ]; then
+    begin
     ensure_services
   elif [ ! -f "$STATE/backend" ]; then
     die "the services don't run: make up"
