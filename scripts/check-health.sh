@@ -34,14 +34,16 @@ print(f"{cores()} cores and {free_memory() // 10**6} MB of memory are left to th
 }
 
 check_setup() {
-  local open
+  local open file
   if cmp -s requirements.txt "$VENV/.installed-requirements.txt"; then
     good "the virtual environment holds requirements.txt"
   else
     bad "the virtual environment is not that of requirements.txt: make setup"
   fi
   if [ -s "$VENV/.installed-torch" ]; then good "PyTorch is installed"; else bad "PyTorch was not installed to its end: make setup"; fi
-  open=$(find .env .stack -prune \( -perm -040 -o -perm -020 -o -perm -004 -o -perm -002 \) 2>/dev/null | tr '\n' ' ')
+  open=$(for file in .env .stack; do # make clean takes .stack away
+    [ ! -e "$file" ] || find "$file" -prune \( -perm -040 -o -perm -020 -o -perm -004 -o -perm -002 \)
+  done | tr '\n' ' ')
   if [ -z "$open" ]; then good ".env and .stack are private"; else bad "others may read or write ${open% }: chmod go= ${open% }"; fi
 }
 

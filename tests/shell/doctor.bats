@@ -49,6 +49,13 @@ follow() { bash -c "$(failing "$1" | sed 's/.*: //')"; }
   said 'mlflow answers' 'zenml answers' 'the ZenML stack are as .env says'
 }
 
+@test "after make clean there is no .stack, and nothing fails" {
+  rm -r .stack
+  run -0 scripts/check-health.sh
+  not_said FAIL
+  said '.env and .stack are private' 'the ports are free'
+}
+
 @test "a .env or .stack that others may read or write is found, and the remedy mends it" {
   for mode in 640 604 620 602 644; do
     chmod $mode .env
