@@ -111,7 +111,7 @@ check_services() {
   # shellcheck disable=SC2046 # one word for each service
   health=$("$PYTHON_BIN" -m src.services.health $(cut -f1 <<<"$states")) || all=no
   while IFS=$'\t' read -r service state detail; do
-    fault=$(awk -F'\t' -v s="$service" '$1 == s { print $2 }' <<<"$health")
+    fault=$(told_of "$service" <<<"$health")
     # MySQL answers its network alone: what its engine says of it counts.
     if [ -z "$fault" ] && [ "$state" = running ]; then fault=healthy; fi
     check_service "$service" "$state" "$detail" "$fault"

@@ -2,10 +2,9 @@
 # Run the tests: unit (no servers), shell (bats), e2e (whole stacks on ports and in folders of their
 # own, beside whatever runs here, two at a time), docker (the same end-to-end code on Docker),
 # faults (every bad day and their pairs, and commands killed at each call; their figures go to
-# docs/reliability.md), lab (each command
-# of docs/lab.md), own_data (sets of one's own, from import to prediction), serve (the champion's
-# service under load and beside Ultralytics), these four with MODE=docker too, and statistics
-# (thousands of simulated decisions).
+# docs/reliability.md), lab (each command of docs/lab.md), own_data (sets of one's own, from import to
+# prediction), serve (the champion's service under load and beside Ultralytics), these four with
+# MODE=docker too, and statistics (thousands of simulated decisions).
 # Usage: run-tests.sh SUITE…     unit, shell, e2e, docker, faults, lab, own_data, serve, statistics
 # Variables: ONLY (suites in place of those named)
 set -Eeuo pipefail

@@ -10,7 +10,7 @@ set -Eeuo pipefail
 
 SERVICE=detector
 
-state() { backend_states | awk -F'\t' -v s="$SERVICE" '$1 == s { print $2 }'; }
+state() { backend_states | told_of "$SERVICE"; }
 
 # Print the registered model to serve.
 wanted_model() {
@@ -92,7 +92,7 @@ main() {
 ensure_services() {
   if [ -f "$STATE/backend" ]; then
     choose_backend
-    if backend_settled && services_healthy; then return; fi
+    if services_settled; then return; fi
   fi
   "$ROOT/scripts/start-services.sh"
 }

@@ -19,7 +19,7 @@ main() {
   say "backend: $BACKEND"
   printf '%-14s%-10s%-16s%s\n' SERVICE STATE HEALTH ADDRESS
   while IFS=$'\t' read -r service state _; do
-    answer=$(awk -F'\t' -v s="$service" '$1 == s { print $2 }' <<<"$health")
+    answer=$(told_of "$service" <<<"$health")
     # An engine's own check may come round later than what answers already.
     if [ "$state $answer" = 'starting healthy' ]; then state=running; fi
     printf '%-14s%-10s%-16s%s\n' "$service" "$state" "$answer" "$(about URL "$service")"

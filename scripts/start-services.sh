@@ -19,7 +19,7 @@ main() {
   local show=${1:-} silent=''
   load_settings
   choose_backend
-  if [ -f "$STATE/backend" ] && backend_settled && services_healthy; then
+  if [ -f "$STATE/backend" ] && services_settled; then
     [ -z "$show" ] || print_pages
     return
   fi

@@ -39,6 +39,9 @@ is_one_of() {
   return 1
 }
 
+# The second field of a service's line: told_of zenml <<<"$states"
+told_of() { awk -F'\t' -v s="$1" '$1 == s { print $2 }'; }
+
 # Whether `make up` leaves a service alone.
 # shellcheck disable=SC2086 # one word for each
 is_optional() { is_one_of "$1" $OPTIONAL; }

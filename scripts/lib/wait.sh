@@ -3,6 +3,9 @@
 
 services_healthy() { "$PYTHON_BIN" -m src.services.health --quiet "$@"; }
 
+# Whether `make up` has nothing to do.
+services_settled() { backend_settled && services_healthy; }
+
 # A line for each service that gave up, and its last log lines; return 1 when none did.
 report_failures() {
   local service state detail failed=1
