@@ -31,7 +31,6 @@ from src.settings import ROOT, STATE, Settings, load_settings
 REPLACED = STATE / "replaced"  # the pointers of versions that FORCE=1 has replaced
 PAGES = ROOT / "reports" / "data"
 Counts = dict[str, int]  # images by split
-UNFINISHED = "unfinished"  # in place of the version of a build that was interrupted
 
 
 def main() -> None:
@@ -74,7 +73,7 @@ def _is_current(origin: Origin, known: Built) -> bool:
     """Whether there is nothing to build, add, follow or push."""
     state = Versions().state()
     settled = state.present and not state.changed and state.pushed and state.md5 == known.seen
-    return settled and known.built != UNFINISHED and not origin.is_stale(known)
+    return settled and not known.fresh and not origin.is_stale(known)
 
 
 @dataclass(frozen=True)
@@ -125,22 +124,27 @@ def ensure(origin: Origin, *, force: bool = False) -> None:
     or ``git checkout``, brings that version.
     """
     known = sets.read_record().sets.get(SET.name, Built())
+    # What an interrupted build has put in place is not taken for the user's edits.
+    placed = bool(known.fresh) and FOLDER.is_dir() and known.fresh == _inode(FOLDER)
+    if placed:
+        known = known.model_copy(update={"stamp": known.fresh_stamp})
     versions = Versions()
     state = versions.state()
     wanted = None  # the version that a pointer names and neither cache nor store holds
     followed = False
-    if state.md5 is not None and not state.present and not force:
+    between = bool(known.fresh) and not state.present  # the one taken away, the other not there yet
+    if state.md5 is not None and not state.present and not force and not between:
         if versions.fetch():
             print(f"{SET.shown}: brought back by DVC ({state.md5})")
             followed = True
             state = versions.state()
         else:
             wanted = state.md5
-    elif state.md5 is not None and state.present and state.changed and not force:
+    elif state.md5 is not None and state.present and state.changed and not force and not placed:
         followed, state = _follow_pointer(versions, state, known)
     # A pointer that was brought asks for its version, whatever it was built from.
     stale = state.present and wanted is None and not followed and origin.is_stale(known)
-    if stale and not force:
+    if stale and not force and not placed:
         _refuse_to_build_over(state, known)
     built = force or stale or not state.present
     counts = None
@@ -159,13 +163,13 @@ def ensure(origin: Origin, *, force: bool = False) -> None:
         if built:  # else the remote was looked at above, which takes seconds for a large set
             state = versions.state()
     assert state.md5 is not None
-    made = {"asked": origin.asked, "seen": state.md5}
-    if followed:
+    made = {"asked": origin.asked, "seen": state.md5, "fresh": "", "fresh_stamp": ""}
+    if built or followed:
         made |= {"stamp": origin.stamp(), "built": state.md5}
-        if SET.name == LAB and (kind := manifest.read(FOLDER).kind) in sets.CHOICES:
-            made["asked"] = kind
-    if built or known.built == UNFINISHED:
-        made["built"] = state.md5
+    elif placed:
+        made |= {"stamp": known.stamp, "built": state.md5}
+    if followed and SET.name == LAB and (kind := manifest.read(FOLDER).kind) in sets.CHOICES:
+        made["asked"] = kind
     sets.remember(SET.name, **made)
     if state.pushed:
         print("DVC remote: unchanged")
@@ -291,14 +295,18 @@ def build(origin: Origin) -> Counts:
     with _fresh() as fresh:
         if origin.imported is not None:
             counts = _import(origin.imported, fresh)
-            # So that what an interruption leaves behind is not taken for the user's edits.
-            sets.remember(SET.name, asked=origin.asked, stamp=origin.stamp(), built=UNFINISHED)
         else:
             counts = _build_labs(origin.kind, origin.settings, fresh)
+        sets.remember(SET.name, fresh=_inode(fresh), fresh_stamp=origin.stamp())
         if FOLDER.exists():
             FOLDER.rename(fresh.parent / "replaced")
         fresh.rename(FOLDER)
     return counts
+
+
+def _inode(folder: Path) -> str:
+    """Return what a folder keeps when it is renamed."""
+    return str(folder.stat().st_ino)
 
 
 @contextmanager

@@ -86,6 +86,8 @@ class Built(BaseModel):
     stamp: str = ""  # of the source's files when it was built
     built: str = ""  # DVC's content hash of what was built from it
     seen: str = ""  # DVC's content hash at the last `make data`
+    fresh: str = ""  # the inode of a folder that was built and is no version yet
+    fresh_stamp: str = ""  # of its source's files
 
 
 class Record(BaseModel):

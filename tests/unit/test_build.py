@@ -83,6 +83,7 @@ def data(tmp_path: Path, dvc: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the data set's folder in a checkout of the test's own."""
     root = tmp_path / "checkout"
     shutil.copytree(dvc, root / ".dvc")
+    shutil.copy(Path(__file__).parents[2] / ".dvcignore", root)
     use(root, "tiny_person", monkeypatch)
     monkeypatch.setattr(module, "build_coco128", build_from)
     monkeypatch.setattr(synthetic, "draw_synthetic", lambda f, seed: draw(f, seed))
@@ -527,21 +528,73 @@ def test_an_import_that_fails_changes_nothing(
     assert contents(data.parent) == before
 
 
+@pytest.mark.parametrize("at", ["noted", "between", "placed", "added"])
 def test_an_interrupted_build_is_not_taken_for_edits(
-    own: Callable[..., Path], versions: type[Versions], monkeypatch: pytest.MonkeyPatch, mine: Path
-) -> None:
+    own: Callable[..., Path], versions: type[Versions], monkeypatch: pytest.MonkeyPatch, mine: Path,
+    at: str,
+) -> None:  # fmt: skip
     own()
     next(mine.rglob("*.jpg")).unlink()
-
-    def interrupted(_: object) -> str:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Versions, "add", interrupted)
-        own()
+    interrupted(at, own, monkeypatch)
+    assert len(list((own() / "images").rglob("*.jpg"))) == 13
+    assert len(versions.added) == 2
+    known = sets.read_record().sets["my_cats"]
+    assert known.built == known.seen == versions.added[-1]
+    assert known.fresh == known.fresh_stamp == ""
     own()
     assert len(versions.added) == 2
-    assert sets.read_record().sets["my_cats"].built == versions.added[-1]
+    next(mine.rglob("*.jpg")).unlink()
+    own()  # not refused: nothing was edited
+
+
+@pytest.mark.parametrize("at", ["noted", "between", "placed", "added"])
+def test_nor_is_an_interrupted_build_of_the_labs_set(
+    photos: Photos, versions: type[Versions], monkeypatch: pytest.MonkeyPatch, data: Path, at: str
+) -> None:
+    ensure(photos())
+    before = manifest.read(data)
+    interrupted(at, lambda: ensure(photos("better")), monkeypatch)
+    ensure(photos("better"))
+    assert manifest.read(data) != before
+    known = sets.read_record().sets["tiny_person"]
+    assert known.built == known.seen == versions.added[-1]
+    ensure(photos())  # not refused: nothing was edited
+    assert manifest.read(data) == before
+
+
+def test_an_interrupted_first_build_is_known(
+    photos: Photos, versions: type[Versions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted("added", lambda: ensure(photos()), monkeypatch)
+    ensure(photos())
+    known = sets.read_record().sets["tiny_person"]
+    assert known.built == known.seen == versions.added[-1]
+
+
+def interrupted(at: str, make: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have it end where a kill could end it; nothing is tidied up after it."""
+    rename, remember = Path.rename, sets.remember
+    moved: list[Path] = []
+
+    def renaming(path: Path, target: Path) -> Path:
+        done = rename(path, target)
+        moved.append(done)
+        if at == ("between" if done.name == "replaced" else "placed"):
+            raise KeyboardInterrupt
+        return done
+
+    def noting(name: str, **known: str) -> None:
+        remember(name, **known)
+        if at == "noted" and known.get("fresh"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module.shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(Path, "rename", renaming)
+        patch.setattr(sets, "remember", noting)
+        if at == "added":
+            patch.setattr(Versions, "add", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        make()
 
 
 def test_photos_of_another_archive_replace_the_old_ones(data: Path, photos: Photos) -> None:
