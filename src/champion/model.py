@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, Run
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -76,6 +76,8 @@ def signature() -> ModelSignature:
 def log(run: Run, folder: Path) -> tuple[str, dict[str, str]]:
     """Log ``folder``, as ``build`` made it, as the run's model; return its URI and files' SHA-256.
 
+    What a killed one has begun is finished: MLflow's own ``log_model`` would begin another.
+
     Raises:
         ModelError: When the artifact store gives back other bytes than it was given.
     """
@@ -85,34 +87,60 @@ def log(run: Run, folder: Path) -> tuple[str, dict[str, str]]:
     given = {Path(name).stem: name for name in (MODEL_FILE, LABELS_FILE, ARGUMENTS_FILE)}
     given["weights"] = WEIGHTS_FILE
     client = MlflowClient()
-    for left in begun(run):
-        client.delete_logged_model(left.model_id)  # MLflow refuses to log a run's model again
-    logged = client.create_logged_model(
-        run.info.experiment_id, name=NAME, source_run_id=run.info.run_id, params=run.data.params
-    )
-    info = Model.log(
-        artifact_path=None,
-        flavor=mlflow.pyfunc,
-        model_id=logged.model_id,
-        run_id=run.info.run_id,
-        step=int(run.data.params.get("epochs", 0)),
-        python_model=str(CODE / "pyfunc.py"),
-        code_paths=[str(CODE / "detector.py")],
-        artifacts={name: str(folder / file) for name, file in given.items()},
-        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
-        signature=signature(),
-        input_example=pd.DataFrame({"image": [_example()]}),
-    )
+    logged = _begin(run)
+    told = {"run_id": run.info.run_id, "model_uuid": logged.model_id, "model_id": logged.model_id}
     with tempfile.TemporaryDirectory() as temporary:
-        held = Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=temporary))
-        hashes = hashes_of(held)
+        made, back = Path(temporary) / "made", Path(temporary) / "back"
+        back.mkdir()
+        mlflow.pyfunc.save_model(
+            path=str(made),
+            mlflow_model=Model(artifact_path=logged.artifact_location, **told),
+            python_model=str(CODE / "pyfunc.py"),
+            code_paths=[str(CODE / "detector.py")],
+            artifacts={name: str(folder / file) for name, file in given.items()},
+            pip_requirements=[
+                f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS
+            ],
+            signature=signature(),
+            input_example=pd.DataFrame({"image": [_example()]}),
+        )
+        client.log_model_artifacts(logged.model_id, str(made))
+        client.finalize_logged_model(logged.model_id, "READY")
+        held = mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=str(back))
+        hashes = hashes_of(Path(held))
         ours = [folder / file for file in given.values()]
         ours += [CODE / "pyfunc.py", CODE / "detector.py"]
         stored = {Path(name).name: digest for name, digest in hashes.items()}
         for file in ours:
             if stored.get(file.name) != sha256(file):
                 raise ModelError(f"the artifact store gave back another {file.name}: try again")
-    return str(info.model_uri), hashes
+    return str(logged.model_uri), hashes
+
+
+def _begin(run: Run) -> LoggedModel:
+    """Return the run's logged model, the one that was begun or a new one, with its last scores."""
+    client, run_id = MlflowClient(), run.info.run_id
+    if left := begun(run):
+        logged, *others = left
+        for other in others:  # of earlier releases
+            client.delete_logged_model(other.model_id)
+    else:
+        logged = client.create_logged_model(
+            run.info.experiment_id, name=NAME, source_run_id=run_id, params=run.data.params
+        )
+    step = int(run.data.params.get("epochs", 0))
+    outputs = client.get_run(run_id).outputs
+    linked = {item.model_id for item in outputs.model_outputs} if outputs else set()
+    if logged.model_id not in linked:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step)])
+    last = [
+        Metric(m.key, m.value, m.timestamp, m.step, model_id=logged.model_id, run_id=run_id)
+        for name in run.data.metrics
+        for m in client.get_metric_history(run_id, name)
+        if m.step == step and m.model_id is None
+    ]
+    client.log_batch(run_id, metrics=last)
+    return logged
 
 
 def begun(run: Run) -> list[LoggedModel]:

@@ -237,14 +237,34 @@ def test_a_rollback_killed_at_any_change_and_repeated(settings: Settings, call: 
     assert not any(REPLACES in tags for _, _, tags in held().values())
 
 
-def test_the_model_of_a_killed_promotion_gives_way(tmp_path: Path) -> None:
-    """Killed when it was logged whole, and linked to its run, but not registered."""
+@pytest.mark.parametrize(
+    "call", ["log_outputs", "log_batch", "log_model_artifacts", "finalize_logged_model", ""]
+)
+def test_the_model_of_a_killed_promotion_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Killed before a call, or when it was logged whole and not registered yet."""
     client, run = MlflowClient(), tracked_run("one")
+    client.log_metric(run.info.run_id, "mAP50", 0.5)
+    run = client.get_run(run.info.run_id)
     for name in (model.MODEL_FILE, model.LABELS_FILE, model.ARGUMENTS_FILE, model.WEIGHTS_FILE):
         (tmp_path / name).write_text("{}")
-    first, _ = model.log(run, tmp_path)
-    second, _ = model.log(run, tmp_path)
-    assert [item.model_uri for item in model.begun(run)] == [second] != [first]
+    if call:
+        with monkeypatch.context() as killed:
+            killed.setattr(MlflowClient, call, lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                model.log(run, tmp_path)
+    else:
+        model.log(run, tmp_path)
+    (first,) = model.begun(run)
+    uri, _ = model.log(run, tmp_path)
+    assert [item.model_uri for item in model.begun(run)] == [uri] == [first.model_uri]
+    logged = client.get_logged_model(first.model_id)
+    assert logged.status == "READY"
+    assert logged.metrics
+    assert len({(m.key, m.step) for m in logged.metrics}) == len(logged.metrics)
+    linked = client.get_run(run.info.run_id).outputs.model_outputs
+    assert [item.model_id for item in linked] == [first.model_id]
     client.create_registered_model(MODEL)
-    client.create_model_version(MODEL, second, run.info.run_id)
+    client.create_model_version(MODEL, uri, run.info.run_id)
     assert model.begun(run) == []
