@@ -124,6 +124,15 @@ def _mend_rwlock(repo: Repo) -> None:
                 note.unlink()
 
 
+def _sweep_cache(repo: Repo) -> None:
+    """Delete the temporary files of killed processes in DVC's cache; live ones hold its lock."""
+    cache = Path(str(repo.cache.local.path))
+    if any(cache.glob("*/.*.tmp")):
+        with repo.lock:
+            for leftover in cache.glob("*/.*.tmp"):
+                leftover.unlink()
+
+
 class Versions:
     """DVC's view of the data set."""
 
@@ -137,6 +146,7 @@ class Versions:
             logging.getLogger(own).setLevel(logging.WARNING)
         repo = Repo(str(ROOT), _wait_for_lock=True)  # another DVC's lock is waited for
         _mend_rwlock(repo)
+        _sweep_cache(repo)
         return repo
 
     def state(self, *, remote: bool = True) -> State:
