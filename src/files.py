@@ -73,11 +73,16 @@ def own_folder(base: Path, owner: int) -> Path:
     own = base / str(owner)
     if not own.is_dir():
         private_folder(base)
-        for folder in base.iterdir():
-            if folder.name.isdecimal() and not _lives(folder.name):
-                shutil.rmtree(folder, ignore_errors=True)
+        sweep_own(base)
         private_folder(own)
     return own
+
+
+def sweep_own(base: Path) -> None:
+    """Delete the folders that ``own_folder`` made for processes that are gone."""
+    for folder in base.glob("*"):
+        if folder.name.isdecimal() and not _lives(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sweep(path: Path) -> None:
@@ -93,7 +98,12 @@ def _lives(pid: str) -> bool:
         return False
     except PermissionError:
         return True  # another user's process has that number now
-    return True
+    import psutil
+
+    try:  # in a container without an init nobody takes leave of the dead
+        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def sha256(file: Path) -> str:

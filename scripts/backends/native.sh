@@ -8,6 +8,7 @@ backend_faults() {
     Linux | Darwin) ;;
     *) echo "the native backend runs on Linux and macOS (and in WSL2)" ;;
   esac
+  descriptor_faults
 }
 
 # A Unix socket's path ends at 107 bytes (103 on macOS), and supervisor adds a pid to it at first.
@@ -267,14 +268,11 @@ backend_launch() {
 }
 
 backend_down() {
-  local pid deadline=$((SECONDS + 60))
+  local pid
   if native_running; then
     pid=$(native_ctl pid)
     native_ctl shutdown >/dev/null
-    while kill -0 "$pid" 2>/dev/null; do
-      [ "$SECONDS" -lt "$deadline" ] || die "supervisord (pid $pid) does not end: see make logs"
-      sleep 0.1
-    done
+    "$PYTHON_BIN" -m src.services.processes wait "$pid" || die "supervisord (pid $pid) does not end: see make logs"
   fi
   "$PYTHON_BIN" -m src.services.processes end
   [ "$(native_socket_folder)" = "$NATIVE_STATE" ] || rm -rf "$(native_socket_folder)"

@@ -4,6 +4,7 @@ Usage: ``python -m src.services.processes ports MLFLOW_PORT…`` prints a line f
 and then exits 1;
 ``python -m src.services.processes end [SUPERVISOR]`` ends every process that carries this
 checkout's mark, but for the supervisor of that pid and its children;
+``python -m src.services.processes wait PID`` waits for its end, and exits 1 where it does not come;
 ``python -m src.services.processes list [SUPERVISOR]`` names those on one line, if there are any;
 ``python -m src.services.processes ray-node`` exits 0 when this checkout runs a Ray node, and
 ``python -m src.services.processes end-ray-node`` ends it.
@@ -16,7 +17,8 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import psutil
@@ -28,6 +30,8 @@ MARK = "ZENML_CV_YOLO_CHECKOUT"  # in the environment of every process that supe
 RAY_MARK = "ZENML_CV_YOLO_RAY_NODE"  # in the environment of every process of a Ray node
 RAY_GRACE = 3.0  # Ray's head does not end when asked, and keeps nothing
 GRACE = 20.0  # seconds between asking a process to end and ending it
+END_LIMIT = 60.0  # seconds for supervisor's end, after its services'
+POLL = 0.1  # seconds between two looks
 # juicefs overwrites the memory that its environment is read from, and makes its command line one
 # string, cut short. Its folder comes early in that, and its working directory tells whose it is.
 STORE = ".stack/native/object-store/"
@@ -125,9 +129,30 @@ def end_own_processes(
         with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
             process.terminate()
             process.resume()  # one that was halted takes no signal
-    for process in psutil.wait_procs(processes, timeout=grace)[1]:
+    for process in still_running(processes, grace):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def still_running(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait for processes to end; return those that have not.
+
+    psutil's own waits for zombies too, which in a container without an init stay for ever.
+    """
+    deadline = time.monotonic() + seconds
+    running = list(processes)
+    while running := [process for process in running if _runs(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(POLL)
+    return running
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def main(arguments: list[str]) -> int:
@@ -149,6 +174,9 @@ def main(arguments: list[str]) -> int:
             end_own_processes()
         case ["end", supervisor]:
             end_own_processes(marked=strays(int(supervisor)))
+        case ["wait", pid]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                return int(bool(still_running([psutil.Process(int(pid))], END_LIMIT)))
         case ["list", *supervisor]:
             found = strays(int(supervisor[0])) if supervisor else own_processes()
             if found:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,3 +114,17 @@ discard(pathlib.Path({str(folder)!r}))
     assert not folder.exists()
     discard(folder)  # as another process does at the same time
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_the_dead_that_nobody_took_leave_of_are_dead(tmp_path: Path) -> None:
+    """As in a container without an init."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    while Path(f"/proc/{dead.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    (tmp_path / str(dead.pid)).mkdir()
+    (tmp_path / f".file.{dead.pid}.new").touch()
+    own_folder(tmp_path, os.getpid())
+    write_private(tmp_path / "file", "")
+    assert {path.name for path in tmp_path.iterdir()} == {str(os.getpid()), "file"}
+    dead.wait()

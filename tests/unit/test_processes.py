@@ -145,6 +145,15 @@ def test_a_process_that_does_not_listen_is_killed(start: Start) -> None:
     deaf.wait(ENDED)
 
 
+def test_a_zombie_is_not_waited_for(start: Start) -> None:
+    process = start()
+    process.kill()  # and nobody asks how it ended, as in a container without an init
+    began = time.monotonic()
+    assert processes.still_running([psutil.Process(process.pid)], 30) == []
+    assert processes.main(["wait", str(process.pid)]) == 0
+    assert time.monotonic() - began < 10
+
+
 def test_a_process_that_ends_meanwhile_is_no_error(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
