@@ -24,11 +24,13 @@ all_bad() {
 }
 
 check_machine() {
-  local free
+  local folder free
   all_bad "$(tool_faults)"
   good "$(uname -sm), bash ${BASH_VERSION%%(*}, $("$PYTHON_BIN" --version)"
-  free=$(df -Pk "$ROOT" | awk 'NR == 2 { print int($4 / 1024) }')
-  if [ "$free" -ge 2000 ]; then good "$free MB are free here"; else bad "only $free MB are free here: make room"; fi
+  while IFS=$'\t' read -r folder free; do
+    if [ "$free" -ge 2000 ]; then good "$free MB are free in $folder"; else bad "only $free MB are free in $folder: make room"; fi
+  done < <("$PYTHON_BIN" -c 'from src.machine import free_disk
+for folder, free in free_disk().items(): print(folder, free // 10**6, sep="\t")')
   good "$("$PYTHON_BIN" -c 'from src.machine import cores, free_memory
 print(f"{cores()} cores and {free_memory() // 10**6} MB of memory are left to this")')"
 }
@@ -74,12 +76,11 @@ check_exposure() {
 }
 
 check_stopped() {
-  local taken left
+  local taken left faults
   good "the services don't run (make up starts them on the $BACKEND backend: $BACKEND_REASON)"
-  if ! backend_check; then
-    FAILED=1
-    return
-  fi
+  faults=$(backend_faults)
+  all_bad "$faults"
+  [ -z "$faults" ] || return 0
   good "the $BACKEND backend can run here"
   left=$(backend_findings)
   all_bad "$left"
@@ -95,6 +96,7 @@ check_service() {
     healthy,*) good "$1 answers ($BACKEND)" ;;
     *,failed) bad "$1 gave up$since: make logs SERVICE=$1 says why; when that is mended: make up" ;;
     *,stopped) bad "$1 is stopped$since: make up" ;;
+    "its clock"*) bad "$1: $4: set the clocks alike (of Docker Desktop's engine: restart it)" ;;
     "not this checkout's",*) bad "$1: another server answers in its place" ;;
     *,starting) bad "$1 is starting and does not answer yet ($4): make up waits for it" ;;
     *) bad "$1 runs$since and does not answer ($4): make up" ;;

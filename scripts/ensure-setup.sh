@@ -229,11 +229,11 @@ ensure_env_file() {
 
 # The files that `docker compose up` by itself mounts; `make up` keeps them in line with .env too.
 ensure_docker_secrets() {
-  local folder=$STATE/docker/secrets
-  if ! command -v docker >/dev/null || [ "$folder" -nt "$ROOT/.env" ]; then return; fi
+  local written=$STATE/docker/secrets-written
+  if ! command -v docker >/dev/null || [ "$written" -nt "$ROOT/.env" ]; then return; fi
   load_settings
   write_docker_secrets
-  touch "$folder"
+  touch "$written"
 }
 
 fill_secrets() {

@@ -44,6 +44,7 @@ FOREIGN = (
     "ZENML_LOCAL_STORES_PATH",
 )
 FOREIGN_PREFIXES = ("FSSPEC_", "ZENML_SECRETS_STORE_", "ZENML_STORE_")
+TEMPORARY = STATE / "tmp"  # a folder of each process in it
 NOT_FOREIGN = ("ZENML_STORE_API_KEY",)  # how a CI runner signs in: docs/lab.md
 
 
@@ -110,7 +111,7 @@ def use_stack(settings: Settings) -> None:
     os.umask(0o077)
     private_folder(STATE / "dvc" / "repo")
     parent = parent_process()  # a grid's worker shares that of its grid, which outlives it
-    temporary = own_folder(STATE / "tmp", parent.pid or 0 if parent else os.getpid())
+    temporary = own_folder(TEMPORARY, parent.pid or 0 if parent else os.getpid())
     os.environ["TMPDIR"] = str(temporary)
     if not parent:
         atexit.unregister(_remove)

@@ -36,7 +36,11 @@ _NO_ANSWER = (
     "builtins.ConnectionRefusedError",
     "builtins.ConnectionResetError",
 )
-
+_REFUSALS = (  # as servers do, too, that can't write
+    "requests.exceptions.HTTPError",
+    "botocore.exceptions.ClientError",
+    "mlflow.exceptions.MlflowException",
+)
 
 _DVC_FILE = (  # dvc.yaml, dvc.lock or a pointer that can't be read
     "dvc.utils.serialize._common.ParseError",
@@ -76,6 +80,8 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
             where = f" ({shown(cause.filename)})" if cause.filename else ""
             return f"the disk is full, or your share of it{where}: make room, {AGAIN}"
+        if _is(cause, *_NO_ANSWER, *_REFUSALS) and (full := _full_disk()):
+            return f"{full}: make room, {AGAIN}"
         if _is(cause, *_NO_ANSWER):
             return f"{_address(cause)} does not answer: make up, {AGAIN}"
     for cause in _chain(error, contexts=False):
@@ -127,6 +133,8 @@ def _explain_library(error: BaseException) -> str | None:
         return f"ZenML refuses this checkout's API key ({said}): make stack, {AGAIN}"
     if type(error).__module__.startswith("zenml."):
         return f"ZenML: {said}"
+    if "RequestTimeTooSkewed" in said or "request time and the current time" in said:
+        return f"the clocks of this machine and the object store's differ: set them alike, {AGAIN}"
     if _is(error, "botocore.exceptions.ClientError", "botocore.exceptions.BotoCoreError"):
         return f"the object store refuses ({said}): make stack, {AGAIN}"
     if _is(error, "requests.exceptions.HTTPError"):
@@ -169,6 +177,12 @@ def _chain(error: BaseException | None, *, contexts: bool = True) -> Iterator[Ba
 def _is(error: BaseException, *names: str) -> bool:
     known = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__}
     return not known.isdisjoint(names)
+
+
+def _full_disk() -> str | None:
+    from src.machine import full_disk
+
+    return full_disk()
 
 
 def _address(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The cores and the memory that this process may use: what affinity and control groups leave it.
+"""The cores, memory and disk that this process may use: what affinity and control groups leave it.
 
 A container, a scheduler or a systemd slice gives a part of the machine; what takes the whole for
 its own is slow, or killed. joblib counts cores so, too, but takes 0.3 s to import.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
+ROOT = Path(__file__).resolve().parents[1]
 PROC = Path("/proc/self/cgroup")
 MOUNT = Path("/sys/fs/cgroup")
+FULL = 16 * 2**20  # bytes: less than the store or a database can work with
 
 
 def cores() -> int:
@@ -35,6 +36,8 @@ def cores() -> int:
 
 def free_memory() -> int:
     """Return the bytes that this process may still take."""
+    import psutil
+
     free = [psutil.virtual_memory().available]
     for group in _groups("memory"):
         for limit, used in (
@@ -44,6 +47,26 @@ def free_memory() -> int:
             if (most := _numbers(group / limit, 1)) and (now := _numbers(group / used, 1)):
                 free.append(int(most[0] - now[0]) + _reclaimable(group / "memory.stat"))
     return max(0, min(free))
+
+
+def free_disk() -> dict[Path, int]:
+    """Return the free bytes of each disk that holds this checkout, or its native servers' data."""
+    state = ROOT / ".stack"
+    folders = [ROOT, state, *sorted(state.glob("*/*")), state / "native" / "object-store" / "data"]
+    disks: dict[int, Path] = {}
+    for folder in folders:
+        if folder.is_dir():
+            disks.setdefault(folder.stat().st_dev, folder)
+    return {folder: shutil.disk_usage(folder).free for folder in disks.values()}
+
+
+def full_disk() -> str | None:
+    """Return which of those disks is full, as people find it; None where none is."""
+    for folder, free in free_disk().items():
+        if free < FULL:
+            where = os.path.relpath(folder, ROOT) if folder != ROOT else str(ROOT)
+            return f"the disk of {where} is full ({free // 10**6} MB are free)"
+    return None
 
 
 def _groups(controller: str) -> Iterator[Path]:

@@ -10,7 +10,8 @@ STATE=$ROOT/.stack
 VENV=${VENV:-$ROOT/.venv}
 PYTHON_BIN=$VENV/bin/python
 export PYTHONUNBUFFERED=1
-umask 077 # what is made here is nobody else's
+OPEN_FILES=1024 # at once: what supervisor asks for
+umask 077       # what is made here is nobody else's
 cd "$ROOT" || return 1
 # Docker's name for this checkout, made of its path: two checkouts never share volumes.
 COMPOSE_PROJECT=zenml-cv-yolo-$(pwd | cksum | cut -d' ' -f1)
@@ -28,6 +29,17 @@ for _switch in FORCE FOLLOW FIX DEBUG; do
     *) die "$_switch=${!_switch}: 1 for yes, 0 for no; if it was exported for something else: unset $_switch" ;;
   esac
 done
+
+# What a Mac allows at first is too little for servers, and for trainings beside each other.
+if [ "$(ulimit -Sn)" != unlimited ] && [ "$(ulimit -Sn)" -lt "$OPEN_FILES" ]; then
+  ulimit -Sn "$OPEN_FILES" 2>/dev/null || ulimit -Sn "$(ulimit -Hn)"
+fi
+
+# Print why too few files may be open at once, with the remedy; nothing when enough may.
+descriptor_faults() {
+  if [ "$(ulimit -Sn)" = unlimited ] || [ "$(ulimit -Sn)" -ge "$OPEN_FILES" ]; then return; fi
+  echo "$(ulimit -Sn) files may be open at once, and $OPEN_FILES are needed: ulimit -n $OPEN_FILES; where that is refused, in a new terminal"
+}
 
 # A socket's path is limited in bytes, not in characters.
 length_in_bytes() { printf '%s' "$1" | wc -c | tr -d ' '; }

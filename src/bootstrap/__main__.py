@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from src.bootstrap import mlflow_server, object_store, report, zenml_server, zenml_state
-from src.client import use_stack
+from src.client import TEMPORARY, use_stack
 from src.errors import run_command
-from src.files import write_private
+from src.files import sweep_own, write_private
 from src.locks import hold
 from src.settings import Settings, load_settings
 
@@ -46,6 +46,7 @@ def main() -> int:
         sys.stdout.writelines(f"{fault}: make stack\n" for fault in found)
         return int(bool(found))
     if trust and _is_known(settings):
+        sweep_own(TEMPORARY)
         return 0
     with hold("services", "make stack"):  # two at once would both make what is missing
         if not (trust and _is_known(settings)):

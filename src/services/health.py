@@ -21,6 +21,7 @@ import requests
 from requests import PreparedRequest
 from requests.auth import AuthBase, HTTPBasicAuth
 
+from src import machine
 from src.errors import UserError, run_command
 from src.services.launcher import PROOF
 from src.services.table import SERVICES, Check, Service
@@ -28,6 +29,8 @@ from src.settings import Settings, load_settings
 
 TIMEOUT = 5.0  # seconds for one answer
 INTERVAL = 0.1  # seconds between two looks
+# A virtual machine of Docker's may have slept.
+CLOCKS = "set the clocks alike (of Docker Desktop's engine: restart it)"
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -84,6 +87,9 @@ def check(service: Service, settings: Settings) -> str | None:
         return "no connection"
     except requests.RequestException as error:
         return type(error).__name__
+    if b"RequestTimeTooSkewed" in answer.content:
+        theirs, ours = answer.headers["Date"], f"{datetime.now(UTC):%H:%M}"
+        return f"its clock says {theirs}, this machine's {ours}"
     if not _is_ours(asked, answer, settings):
         return "not this checkout's"
     return None if answer.status_code in asked.answers else f"HTTP {answer.status_code}"
@@ -107,11 +113,19 @@ def check_all(settings: Settings, names: Sequence[str] = ()) -> dict[str, str | 
 
 
 def require(settings: Settings) -> None:
-    """Raise ``UserError`` where a service that ``make up`` starts is not healthy, or not ours."""
+    """Raise ``UserError`` where a service that ``make up`` starts is not healthy, or not ours.
+
+    Or where the disk is full: servers then answer, and store nothing.
+    """
+    if full := machine.full_disk():
+        raise UserError(f"{full}: make room, then the same command again")
+    faults = {service: fault for service, fault in check_all(settings).items() if fault}
+    for service, fault in faults.items():
+        if "clock" in fault:
+            raise UserError(f"{service}: {fault}: {CLOCKS}, then the same command again")
     down = [
         service if fault == "no connection" else f"{service} ({fault})"
-        for service, fault in check_all(settings).items()
-        if fault
+        for service, fault in faults.items()
     ]
     if down:
         raise UserError(f"not running: {', '.join(down)}: make up")

@@ -1,4 +1,4 @@
-"""What a command does while one of its servers is away.
+"""What a command does while one of its servers is away, or can't write since the disk is full.
 
 It says so in one line that names the remedy, goes on by itself when the server is back, and gives
 up after ``LIMIT``. What it had begun is then as after a kill: the same command again, or ``make
@@ -19,6 +19,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
+from src import machine
 from src.services.launcher import PROOF
 from src.services.table import SERVICES, Service
 from src.settings import Settings
@@ -26,6 +27,7 @@ from src.settings import Settings
 LIMIT = 600.0  # seconds without a server until a command gives up
 POLL = 2.0  # seconds between two looks; who is silent at two of them is away
 ANSWER = 2.0  # seconds for one answer
+ROOM = "room on the disk"  # what is waited for like a server
 RETRY = 0.5  # seconds between two connections to a server that is away
 _OURS: set[tuple[str | None, int | None]] = set()  # where this process waits
 
@@ -93,22 +95,25 @@ def _watch(settings: Settings, over: threading.Event) -> None:
     with ThreadPoolExecutor(len(_servers())) as pool:
         while not over.wait(POLL):
             answers = pool.map(lambda service: _answers(service, settings), _servers())
-            silent = {s.label for s, here in zip(_servers(), answers, strict=True) if not here}
+            away = {s.label for s, here in zip(_servers(), answers, strict=True) if not here}
+            if full := machine.full_disk():
+                away.add(ROOM)
             now = time.monotonic()
-            for back in since.keys() - silent:
+            for back in since.keys() - away:
                 del since[back]
                 if back in told:
                     told.remove(back)
-                    _say(f"{back} answers again: going on")
-            for label in silent:
+                    _say("there is room again: going on" if back == ROOM else f"{back} answers again: going on")
+            for label in away:
                 since.setdefault(label, now)
             new = sorted(label for label in since.keys() - told if now - since[label] >= POLL)
+            told.update(new)
+            end = f"and this goes on by itself; it gives up after {LIMIT / 60:g} minutes"
+            if ROOM in new:
+                new.remove(ROOM)
+                _say(f"{full}: make room, {end}")
             if new:
-                told.update(new)
-                _say(
-                    f"waiting for {', '.join(new)}: make up brings it back, and this goes on by "
-                    f"itself; it gives up after {LIMIT / 60:g} minutes"
-                )
+                _say(f"waiting for {', '.join(new)}: make up brings it back, {end}")
             if since and now - min(since.values()) > LIMIT:
                 _give_up(sorted(since))
 
@@ -133,10 +138,12 @@ def _say(line: str) -> None:
 
 
 def _give_up(labels: list[str]) -> None:
-    """End at once: whatever else this process does would wait for the same servers."""
-    _say(
-        f"error: {', '.join(labels)} did not answer for {LIMIT / 60:g} minutes: make up, then the "
-        "same command again, which marks what was begun as failed and finishes the work"
-    )
+    """End at once: whatever else this process does would wait for the same."""
+    again = "then the same command again, which marks what was begun as failed and finishes it"
+    minutes = f"for {LIMIT / 60:g} minutes"
+    if ROOM in labels:
+        _say(f"error: the disk was full {minutes}: make room, {again}")
+    else:
+        _say(f"error: {', '.join(labels)} did not answer {minutes}: make up, {again}")
     sys.stdout.flush()
     os._exit(1)

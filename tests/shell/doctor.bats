@@ -152,3 +152,27 @@ s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1], flush=True
   failing "ZENML_PORT $(cat port) is taken by pid $listener .*: set ZENML_PORT in .env"
   kill "$listener"
 }
+
+@test "a full disk is found, whichever of the servers has it" {
+  cat >>src/machine.py <<'PYTHON'
+def free_disk(): return {"here": 5 * 10**9, ".stack/native/mlflow": 10**6}
+PYTHON
+  failing 'only 1 MB are free in .stack/native/mlflow: make room$'
+  said 'ok    5000 MB are free in here'
+}
+
+@test "too few open files are found, and a new terminal has enough" {
+  rm scripts/backends/native.sh
+  cp "$REPO/scripts/backends/native.sh" scripts/backends/
+  (
+    ulimit -n 512
+    failing '512 files may be open at once, and 1024 are needed: ulimit -n 1024; where that is refused, in a new terminal'
+  )
+  run -0 scripts/check-health.sh
+}
+
+@test "a clock that is wrong is found" {
+  started
+  stub_backend 'raise SystemExit(print("mlflow\thealthy\nzenml\tits clock says 8:00") or 1)'
+  failing 'zenml: its clock says 8:00: set the clocks alike'
+}

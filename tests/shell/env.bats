@@ -139,3 +139,11 @@ hold_lock() {
   within 5 test -e taken
   [ ! -e .stack ]
 }
+
+@test "what a Mac allows of open files at first is raised, and not beyond what is allowed" {
+  run -0 bash -c 'ulimit -Sn 256; . scripts/lib/env.sh; ulimit -Sn; descriptor_faults'
+  [ "$output" = 1024 ]
+  run -0 bash -c 'ulimit -n 512; . scripts/lib/env.sh; ulimit -Sn; descriptor_faults'
+  [ "${lines[0]}" = 512 ]
+  said '512 files may be open at once, and 1024 are needed: ulimit -n 1024'
+}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from urllib3.util import connection
 
 from src.settings import EXAMPLE_FILE, Settings, read_env_file
 
@@ -31,6 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
         ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "YOLO_OFFLINE"), "true"
     )
     os.environ |= dict.fromkeys(("ZENML_ANALYTICS_OPT_IN", "YOLO_AUTOINSTALL"), "false")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command waits for in a test, no other test waits for: see src/services/outage.py."""
+    monkeypatch.setattr(connection, "create_connection", connection.create_connection)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from src import machine
+from src.errors import UserError
 from src.services import health
 from src.services.health import check_all
 from src.settings import Settings
@@ -22,6 +24,7 @@ class Handler(BaseHTTPRequestHandler):
     answers: dict[str, int]
     checkout: str
     root: str
+    skewed = False
 
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"] or 0))
@@ -30,6 +33,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(403 if refused else self.answers.get(self.path, 404))
         self.send_header("X-Checkout", self.checkout)
         self.end_headers()
+        if self.path == STORE and self.skewed:
+            self.wfile.write(b"<Error><Code>RequestTimeTooSkewed</Code></Error>")
 
     do_POST = do_GET
 
@@ -116,6 +121,23 @@ def test_another_checkouts_servers_are_told_apart(
     monkeypatch.setattr(Settings, "checkout", "another")
     answers[STORE] = 403
     assert set(check_all(stack).values()) == {"not this checkout's"}
+
+
+def test_a_clock_that_is_wrong_is_named(
+    stack: Settings, answers: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handler, "skewed", True)
+    with pytest.raises(UserError, match=r"object-store: its clock says .*: set the clocks alike"):
+        health.require(stack)
+
+
+def test_a_full_disk_is_no_time_to_begin(
+    stack: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health.require(stack)
+    monkeypatch.setattr(machine, "full_disk", lambda: "the disk of .stack is full")
+    with pytest.raises(UserError, match="is full: make room, then the same command again"):
+        health.require(stack)
 
 
 def test_the_stores_signature_is_botocores(settings: Settings) -> None:

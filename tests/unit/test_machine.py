@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pynvml
 import pytest
 
@@ -22,7 +23,7 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
     available = type("Memory", (), {"available": 256 * GB})
-    monkeypatch.setattr(machine.psutil, "virtual_memory", available)
+    monkeypatch.setattr(psutil, "virtual_memory", available)
     return tmp_path
 
 
@@ -98,3 +99,19 @@ def test_a_scheduler_s_choice_of_gpus_is_kept(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     assert devices.visible() == seen
     assert devices.gpus() == len(seen)
+
+
+def test_each_disk_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".stack" / "native" / "mlflow").mkdir(parents=True)
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    assert list(machine.free_disk()) == [tmp_path]
+    assert machine.full_disk() is None
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    mlflow = tmp_path / ".stack" / "native" / "mlflow"
+    monkeypatch.setattr(machine, "free_disk", lambda: {tmp_path: GB, mlflow: 3_000_000})
+    assert machine.full_disk() == "the disk of .stack/native/mlflow is full (3 MB are free)"
+    monkeypatch.setattr(machine, "free_disk", lambda: {tmp_path: 0})
+    assert machine.full_disk() == f"the disk of {tmp_path} is full (0 MB are free)"

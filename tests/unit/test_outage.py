@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 import requests
-from urllib3.util import connection
 
+from src import machine
 from src.services import outage
 from src.services.launcher import PROOF
 from src.settings import Settings
@@ -50,7 +50,6 @@ def settings(
     """Settings of a stack whose store and ZenML answer; its MLflow is the tests' to start."""
     monkeypatch.setattr(outage, "POLL", 0.05)
     monkeypatch.setattr(outage, "RETRY", 0.02)
-    monkeypatch.setattr(connection, "create_connection", connection.create_connection)
     ports = {f"{name}_port": free_port() for name in ("zenml", "mlflow", "minio")}
     settings = make_settings(**ports)
     with (
@@ -106,6 +105,31 @@ def test_it_gives_up(
     monkeypatch.setattr(outage.os, "_exit", ended.append)
     with outage.patience(settings):
         said(capsys, "did not answer for")
+    assert set(ended) == {1}
+
+
+def test_a_full_disk_is_waited_for_like_a_server(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk: list[str | None] = ["the disk of .stack is full (0 MB are free)"]
+    monkeypatch.setattr(machine, "full_disk", lambda: disk[0])
+    with answering(settings.mlflow_port, settings.checkout), outage.patience(settings):
+        lines = said(capsys, "is full")
+        assert lines[0].startswith(f"{disk[0]}: make room, and this goes on by itself")
+        disk[0] = None
+        lines += said(capsys, "there is room again: going on")
+    assert len(lines) == 2
+
+
+def test_it_gives_up_on_a_full_disk(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(machine, "full_disk", lambda: "full")
+    monkeypatch.setattr(outage, "LIMIT", 0.3)
+    monkeypatch.setattr(outage.os, "_exit", ended.append)
+    with answering(settings.mlflow_port, settings.checkout), outage.patience(settings):
+        assert "make room" in said(capsys, "the disk was full for")[-1]
     assert set(ended) == {1}
 
 
