@@ -11,7 +11,7 @@ set -Eeuo pipefail
 # $@: ray start's arguments. A clean environment: Ray's workers inherit it. Port -1: Ray's monitor
 # would serve its metrics on every address to everybody, now that prometheus_client is installed.
 start_node() {
-  local folder log=$STATE/ray/start.log
+  local folder gpus log=$STATE/ray/start.log
   folder=$(ray_folder)
   [ ! -e "$folder" ] || [ -O "$folder" ] || die "$folder belongs to somebody else: delete it"
   rm -rf "$folder" "$STATE/ray" # of a node that was killed
@@ -19,12 +19,15 @@ start_node() {
   ensure_private_folder "$STATE/ray"
   (umask 077 && printf '%s' "$RAY_SECRET_KEY" >"$STATE/ray/token")
   CPUS=${CPUS:-$("$PYTHON_BIN" -c 'from src.zenml_pipelines.grid_workers import default_jobs; print(default_jobs(10**6))')}
+  gpus=$("$PYTHON_BIN" -c 'from src.training.devices import gpus; print(gpus())')
+  # A node with GPUs has none of its cores' cells: see offered in src/zenml_pipelines/cluster.py.
+  [ "$gpus" -gt 0 ] || set -- --resources "{\"cell_on_cpu\": $CPUS}" "$@"
   (umask 077 && without_locks exec env -i PATH="$VENV/bin:/usr/bin:/bin:/usr/sbin:/sbin" HOME="$folder" \
     TMPDIR="$folder" LANG="${LANG:-C.UTF-8}" ZENML_CV_YOLO_RAY_NODE="$ROOT" \
     ${CUDA_VISIBLE_DEVICES+CUDA_VISIBLE_DEVICES="$CUDA_VISIBLE_DEVICES"} \
     RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$STATE/ray/token" RAY_USAGE_STATS_ENABLED=0 AUTOSCALER_METRIC_PORT=-1 ULTRALYTICS_SAFE_LOAD=true \
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=1 "$PYTHON_BIN" -m ray.scripts.scripts start \
-    --temp-dir "$folder/ray" --num-cpus "$CPUS" --object-store-memory 200000000 "$@" >"$log" 2>&1) ||
+    --temp-dir "$folder/ray" --num-cpus "$CPUS" --num-gpus "$gpus" --object-store-memory 200000000 "$@" >"$log" 2>&1) ||
     die "Ray did not start: $(tail -n 5 "$log")"
 }
 

@@ -103,7 +103,8 @@ def _watch(settings: Settings, over: threading.Event) -> None:
                 del since[back]
                 if back in told:
                     told.remove(back)
-                    _say("there is room again: going on" if back == ROOM else f"{back} answers again: going on")
+                    here = "there is room" if back == ROOM else f"{back} answers"
+                    _say(f"{here} again: going on")
             for label in away:
                 since.setdefault(label, now)
             new = sorted(label for label in since.keys() - told if now - since[label] >= POLL)

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ ATTEMPTS = 3  # for a cell whose node or process dies
 GRACE = 30.0  # seconds that cells have to stop themselves after Ctrl-C
 POLL = 0.2  # seconds between two looks at the workers' progress
 TIMEOUT = 5.0  # seconds for the head's first answer
+ON_GPU, ON_CPU = "GPU", "cell_on_cpu"  # Ray's resources that a cell takes one of
 # Of all secrets, those that a worker uses itself; ZenML's API key opens the artifact store.
 WORKERS_SECRETS = frozenset({"mlflow_admin_password", "dvc_s3_secret_key"})
 
@@ -69,6 +71,7 @@ class Attempt:
     number: int  # 1 for the first
     name: str  # of the ZenML run
     claim: ExitStack  # says that the run is alive while this driver is
+    takes: str  # ON_GPU or ON_CPU
 
 
 class Board:
@@ -100,7 +103,8 @@ class Board:
 def connect(job: Job) -> int:
     """Become a driver of the cluster at ``job.ray_address``; return how many cells fit on it.
 
-    As many as it has GPUs, else CPUs: what ``make ray-head`` and ``make ray-worker`` offer.
+    As many as its nodes have GPUs and, where a node has none, as many as fit on its cores: what
+    ``make ray-head`` and ``make ray-worker`` offer.
 
     Raises:
         NotReady: When there is no such cluster, it does not take this checkout's token or asks for
@@ -140,8 +144,28 @@ def connect(job: Job) -> int:
             )
         except (ConnectionError, RuntimeError) as error:
             raise NotReady(f"the cluster at {address} can't be used: {error}") from error
-    slots = ray.cluster_resources()
-    return int(slots.get("GPU", 0) or slots.get("CPU", 0)) or 1
+    return max(1, sum(offered(ray.cluster_resources()).values()))
+
+
+def offered(resources: Mapping[str, float]) -> dict[str, int]:
+    """Return how many cells a cluster's resources are enough for, by the resource that each takes.
+
+    A node without GPUs offers ``ON_CPU``, so that nothing takes the cores of one with GPUs.
+    """
+    return {name: int(resources.get(name, 0)) for name in (ON_GPU, ON_CPU)}
+
+
+def place(resources: Mapping[str, float], taken: Sequence[str]) -> str:
+    """Return which resource the next cell takes, GPUs first; ``taken`` are the running ones'."""
+    for name, count in offered(resources).items():
+        if taken.count(name) < count:
+            return name
+    return ON_CPU if offered(resources)[ON_CPU] else ON_GPU  # it waits there
+
+
+def needs(takes: str) -> dict[str, Any]:
+    """Return the options of a task of Ray's that takes one of a resource."""
+    return {"num_gpus": 1} if takes == ON_GPU else {"resources": {ON_CPU: 1}}
 
 
 def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress: Progress) -> None:
@@ -159,10 +183,7 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
-    gpus = 1 if ray.cluster_resources().get("GPU") else 0
-    task = ray.remote(_work).options(
-        num_cpus=1, num_gpus=gpus, max_retries=0, scheduling_strategy="SPREAD"
-    )
+    task = ray.remote(_work).options(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")
     assignment = _assignment(job, tags)
 
     waiting = [(cell, 1) for cell in sorted(cells, key=lambda cell: cell.cost, reverse=True)]
@@ -173,8 +194,9 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
         name = new_name(cell.run_name)
         claim = ExitStack()
         claim.enter_context(own(job.settings, name))
-        future = task.remote(cell, name, assignment, board)
-        running[future] = Attempt(cell, number, name, claim)
+        takes = place(ray.cluster_resources(), [attempt.takes for attempt in running.values()])
+        future = task.options(**needs(takes)).remote(cell, name, assignment, board)
+        running[future] = Attempt(cell, number, name, claim, takes)
 
     def end(future: Any) -> None:
         ended = running[future]

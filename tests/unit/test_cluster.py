@@ -3,7 +3,11 @@
 import asyncio
 import hashlib
 import json
+import os
 import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from src import settings as settings_module
 from src.datasets import versioning
 from src.files import write_private
 from src.inputs import SCRATCH, Inputs, InputsError
-from src.settings import Settings, load_settings
+from src.settings import ROOT, Settings, load_settings
 from src.zenml_pipelines import cluster
 from src.zenml_pipelines.cluster import Assignment, Board
 from src.zenml_pipelines.command_line import Job, NotReady
@@ -198,3 +202,79 @@ def test_a_process_without_a_file_uses_the_settings_that_it_was_given(
     import os
 
     assert os.environ["ZENML_STORE_API_KEY"] == "ZENKEY_1"
+
+
+MIXED = """
+import json, sys, tempfile
+import ray
+from ray.cluster_utils import Cluster
+from src.zenml_pipelines import cluster
+
+nodes = Cluster()
+nodes.add_node(num_cpus=1, num_gpus=1, include_dashboard=False)
+nodes.add_node(num_cpus=2, num_gpus=0, resources={cluster.ON_CPU: 2})
+ray.init(nodes.address, logging_level="ERROR", log_to_driver=False)
+nodes.wait_for_nodes()
+
+@ray.remote
+class Together:
+    def __init__(self): self.came = []
+    def come(self, node): self.came.append(node)
+    def all(self): return self.came
+
+together = Together.options(num_cpus=0).remote()
+
+@ray.remote
+def cell(together):
+    import os, time
+    here = ray.get_runtime_context().get_node_id()
+    ray.get(together.come.remote(here))
+    while len(ray.get(together.all.remote())) < 3:  # all three at once
+        time.sleep(0.05)
+    return here, os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+resources, taken, running = ray.cluster_resources(), [], []
+for _ in range(3):
+    taken.append(cluster.place(resources, taken))
+    running.append(cell.options(num_cpus=1, **cluster.needs(taken[-1])).remote(together))
+ended = ray.get(running, timeout=60)
+print(json.dumps({"offered": cluster.offered(resources), "taken": taken, "ended": ended,
+                  "next": cluster.place(resources, taken)}))
+"""
+
+
+def test_a_cluster_in_which_some_nodes_have_gpus_uses_the_others_too(tmp_path: Path) -> None:
+    """Ray's own nodes; a GPU is what a node says that it has."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    # Ray's sockets lie deep, and a path to one is short.
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
+        environment |= {"RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+        done = subprocess.run(
+            [sys.executable, "-c", MIXED], cwd=ROOT, env=environment, capture_output=True,
+            text=True, timeout=180, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["offered"] == {"GPU": 1, "cell_on_cpu": 2}
+    assert told["taken"] == ["GPU", "cell_on_cpu", "cell_on_cpu"]
+    (gpu, shown), (one, none), (other, nothing) = told["ended"]
+    assert one == other != gpu
+    assert (shown, none, nothing) == ("0", "", "")
+    assert told["next"] == "cell_on_cpu"
+
+
+@pytest.mark.parametrize(
+    ("resources", "taken", "place"),
+    [
+        ({"CPU": 4, "cell_on_cpu": 4}, [], "cell_on_cpu"),
+        ({"CPU": 2, "GPU": 2}, ["GPU"], "GPU"),
+        ({"CPU": 2, "GPU": 2}, ["GPU", "GPU"], "GPU"),
+        ({"CPU": 4, "GPU": 1, "cell_on_cpu": 3}, ["GPU"], "cell_on_cpu"),
+        ({"CPU": 4, "GPU": 1, "cell_on_cpu": 3}, ["cell_on_cpu"], "GPU"),
+        ({}, [], "GPU"),  # the last node has gone: Ray waits for another
+    ],
+)
+def test_a_cell_takes_a_gpu_that_is_free(
+    resources: dict[str, float], taken: list[str], place: str
+) -> None:
+    assert cluster.place(resources, taken) == place

@@ -131,9 +131,7 @@ def test_a_clock_that_is_wrong_is_named(
         health.require(stack)
 
 
-def test_a_full_disk_is_no_time_to_begin(
-    stack: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_no_time_to_begin(stack: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     health.require(stack)
     monkeypatch.setattr(machine, "full_disk", lambda: "the disk of .stack is full")
     with pytest.raises(UserError, match="is full: make room, then the same command again"):
