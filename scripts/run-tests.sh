@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Run the tests: unit (no servers), shell (bats), e2e (whole stacks on ports and in folders of their
 # own, beside whatever runs here, two at a time), docker (the same end-to-end code on Docker),
-# faults (every bad day and their pairs, and commands killed at each call; their figures go to
-# docs/reliability.md), lab (each command of docs/lab.md), own_data (sets of one's own, from import to
+# faults (every bad day and their pairs, commands killed at each call, odd machines; their figures go
+# to docs/reliability.md), lab (each command of docs/lab.md), own_data (sets of one's own, from import to
 # prediction), serve (the champion's service under load and beside Ultralytics), these four with
 # MODE=docker too, and statistics (thousands of simulated decisions).
 # Usage: run-tests.sh SUITE…     unit, shell, e2e, docker, faults, lab, own_data, serve, statistics
@@ -17,7 +17,24 @@ run_e2e() { TEST_MODE=native "$PYTHON_BIN" -m pytest -n 2 --dist loadfile --dura
 run_serve() { TEST_LONG=1 TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v -s tests/e2e/test_champion.py; }
 run_own_data() { TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_own_data.py; }
 run_lab() { TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_lab.py; }
-run_faults() { FIGURES=docs/reliability.md TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_bad_days.py tests/e2e/test_interruptions.py; }
+# All of docs/reliability.md's tests, whatever fails among them; then its figures.
+run_faults() {
+  local results failed=0 unit shell
+  results=$(mktemp -d)
+  unit=$("$PYTHON_BIN" -m tests.figures files | grep 'py$')
+  shell=$("$PYTHON_BIN" -m tests.figures files | grep 'bats$')
+  # shellcheck disable=SC2086 # one word for each file
+  {
+    "$PYTHON_BIN" -m pytest -q -n 2 --junitxml "$results/unit.xml" $unit || failed=1
+    "$VENV/bin/bats" --report-formatter junit --output "$results" $shell || failed=1
+  }
+  FIGURES=docs/reliability.md TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v -s --junitxml "$results/e2e.xml" \
+    tests/e2e/test_bad_days.py tests/e2e/test_object_store.py tests/e2e/test_resources.py \
+    tests/e2e/test_interruptions.py || failed=1
+  "$PYTHON_BIN" -m tests.figures write "$results"
+  rm -r "$results"
+  return "$failed"
+}
 
 # This checkout's own stack, as it runs.
 run_browser() { "$PYTHON_BIN" -m pytest -v tests/browser; }

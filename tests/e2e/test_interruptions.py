@@ -288,7 +288,8 @@ def killed_everywhere(
         if fault:
             failed[point] = fault
         print(f"{number} of {len(recorded)}: {point}: {'; '.join(fault) or 'the same'}", flush=True)
-    COUNTS[name] = len(recorded) - len(failed), len(recorded)
+    good, all_of = COUNTS.get(name, (0, 0))
+    COUNTS[name] = good + len(recorded) - len(failed), all_of + len(recorded)
     told = [f"{point}\n  " + "\n  ".join(lines[:12]) for point, lines in failed.items()]
     assert not failed, "\n".join(told)
 
@@ -330,6 +331,19 @@ def test_data(stack: Stack, points: Points) -> None:
     stack.keep()
     command = ("scripts/ensure-dataset.sh",)
     killed_everywhere("data", command, points, stack.state, stack.restore)
+
+
+def test_data_again(stack: Stack, points: Points, tmp_path: Path) -> None:
+    """A set of one's own whose source has changed since: the old files give way to the new."""
+    mine, command = tmp_path / "mine", "scripts/ensure-dataset.sh"
+    shutil.copytree(stack.checkout.root / "data" / "tiny_person", mine)
+    (mine / "manifest.json").unlink()
+    words = ("env", f"DATASET={mine}", "NAME=mine", command)
+    stack.checkout.run(*words)
+    next(mine.glob("images/train/*")).unlink()
+    stack.keep()
+    killed_everywhere("data", words, points, stack.state, stack.restore)
+    stack.checkout.run("env", "DATASET=synthetic", "NAME=tiny_person", command)
 
 
 def test_promote(stack: Stack, points: Points) -> None:

@@ -1,0 +1,48 @@
+"""The figures of docs/reliability.md come from tests that are there."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from tests import figures
+
+PAGE = figures.PAGE.read_text(encoding="utf-8")
+REPORT = """<testsuites><testsuite>
+<testcase classname="tests.unit.test_a" name="test_one[x]"/>
+<testcase classname="tests.unit.test_a.TestGroup" name="test_one[y]"><failure/></testcase>
+<testcase classname="tests.unit.test_a" name="test_two"><skipped/></testcase>
+<testcase classname="tests.unit.test_a" name="test_three"/>
+<testcase classname="env.bats" name="a name, with a comma"/>
+</testsuite></testsuites>"""
+
+
+@pytest.mark.parametrize(("file", "name"), sorted(set(figures.references(PAGE))))
+def test_a_row_names_a_test_that_is_there(file: str, name: str) -> None:
+    files = list((figures.ROOT / "tests").glob(f"*/{file}"))
+    assert files
+    begins = f'@test "{name}" {{' if file.endswith(".bats") else f"def {name}("
+    assert not name or any(begins in found.read_text(encoding="utf-8") for found in files)
+
+
+def test_every_row_of_tests_has_its_figure() -> None:
+    rows = [line for line in PAGE.splitlines() if line.startswith("|") and figures.references(line)]
+    assert len(rows) == len(figures.ROW.findall(PAGE)) > 40
+
+
+@pytest.mark.parametrize(
+    ("tests", "seen"),
+    [
+        ("`test_a.py::test_one`", "1 of 2, 2026-11-26"),
+        ("`test_a.py`", "2 of 3, 2026-11-26"),
+        ("`test_a.py::test_two`", "not yet"),  # it was skipped
+        ("`test_a.py::test_three`, `env.bats::a name, with a comma`", "2 of 2, 2026-11-26"),
+        ("`test_b.py`", "not yet"),
+    ],
+)
+def test_a_row_counts_its_cases(tmp_path: Path, tests: str, seen: str) -> None:
+    (tmp_path / "report.xml").write_text(REPORT)
+    text = f"| a promise | {tests} | not yet |\n"
+    filled = figures.filled(text, figures.read(tmp_path), date(2026, 11, 26))
+    assert filled == f"| a promise | {tests} | {seen} |\n"
+    assert figures.filled(filled, figures.read(tmp_path), date(2026, 11, 26)) == filled
