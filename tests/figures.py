@@ -1,8 +1,8 @@
 """What `make test-faults` has seen, written into the last columns of docs/reliability.md.
 
 ``python -m tests.figures files`` prints the test files that the page's rows name, without those of
-tests/e2e; ``python -m tests.figures write FOLDER`` reads pytest's and bats' JUnit reports in a folder.
-A row names its tests as ``file`` or ``file::name``; all their cases count.
+tests/e2e; ``python -m tests.figures write FOLDER`` reads pytest's and bats' JUnit reports there. A
+row names its tests as ``file`` or ``file::name``; all their cases count.
 """
 
 from __future__ import annotations
