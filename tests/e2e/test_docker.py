@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Checkout
-from tests.e2e.servers import ZenML
+from tests.e2e.servers import MLflow, ZenML
 
 pytestmark = [
     pytest.mark.e2e,
@@ -131,3 +131,77 @@ def test_clean_leaves_nothing_of_the_project_and_all_else(checkout: Checkout) ->
     left = set(docker("images", "--quiet", "--no-trunc").split())
     assert left.isdisjoint(own)
     assert others - own <= left
+
+
+OLDER = """
+import os, sys
+from pathlib import Path
+from alembic import command
+from mlflow.store.db.utils import _get_alembic_config
+from mlflow.store.tracking.dbmodels.initial_models import Base
+from sqlalchemy import create_engine, inspect, text
+from src.services import launcher
+
+given = launcher.read_settings(os.environ)
+address = launcher.database_url(given, "mlflow", "mysql+pymysql", Path())
+engine = create_engine(address)
+with engine.begin() as connection:
+    connection.execute(text("SET FOREIGN_KEY_CHECKS = 0"))
+    for table in inspect(connection).get_table_names():
+        connection.execute(text(f"DROP TABLE `{table}`"))
+    connection.execute(text("SET FOREIGN_KEY_CHECKS = 1"))
+Base.metadata.create_all(engine)
+config = _get_alembic_config(address.replace("%", "%%"))
+with engine.begin() as connection:
+    config.attributes["connection"] = connection
+    command.upgrade(config, sys.argv[1])
+with engine.begin() as connection:
+    for number, name in enumerate(("Default", "of an older release")):
+        connection.execute(text(
+            "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage) "
+            f"VALUES ({number}, '{name}', 'mlflow-artifacts:/{number}', 'active')"
+        ))
+    if sys.argv[2:]:
+        connection.execute(text(f"UPDATE alembic_version SET version_num = '{sys.argv[2]}'"))
+"""
+
+
+def made_by_another(checkout: Checkout, *arguments: str) -> None:
+    """Have MLflow's tables in MySQL be those of another release, and its containers stopped."""
+    compose = ("docker", "compose", "-f", "compose/compose.yaml", "--env-file", ".env")
+    checkout.run(*compose, "exec", "-T", "mlflow", "python", "-c", OLDER, *arguments)
+    checkout.run(*compose, "stop")
+    (checkout.root / ".stack/docker/applied/versions").write_text("mlflow==2.9.2\n")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("release", "revision"),
+    [("2.9.2", "acf3f17fdcc7"), ("2.22.0", "0584bdc529eb"), ("3.5.0", "bf29a5ff90ea")],
+)
+def test_tables_of_an_older_mlflow_in_mysql_are_migrated(
+    checkout: Checkout, release: str, revision: str
+) -> None:
+    checkout.make("up")
+    made_by_another(checkout, revision)
+    assert "copying the databases" in checkout.make("up")
+    assert f"MLflow: bringing its database from {revision} to" in checkout.make(
+        "logs", "SERVICE=mlflow"
+    )
+    assert "of an older release" in MLflow(checkout).runs()
+    assert checkout.make("status").count(" healthy ") == 3
+
+
+@pytest.mark.faults
+def test_tables_of_a_newer_mlflow_in_mysql_are_refused_and_put_back(checkout: Checkout) -> None:
+    made_by_another(checkout, "bf29a5ff90ea", "ffffffffffff")
+    said = checkout.make("up", expect=2)
+    assert "was made by a newer MLflow (ffffffffffff)" in said
+    assert "putting the databases back as they were before the upgrade" in said
+    assert not (checkout.root / ".stack/docker/migrating").exists()
+    compose = ("docker", "compose", "-f", "compose/compose.yaml", "--env-file", ".env")
+    checkout.run(*compose, "up", "--detach", "--wait", "mysql")
+    asked = "SELECT version_num FROM mlflow.alembic_version"
+    client = "MYSQL_PWD=$(cat /run/secrets/mysql-root-password) mysql -h 127.0.0.1 -u root"
+    kept = checkout.run(*compose, "exec", "-T", "mysql", "sh", "-c", f"{client} -e '{asked}'")
+    assert "ffffffffffff" in kept
