@@ -72,7 +72,7 @@ def disks(checkout: Checkout) -> Iterator[dict[str, Path]]:
     (checkout.root / "configs" / "grid_scratch.yaml").write_text(GRID)
     folders = {name: native / name for name in DISKS}
     with (
-        disk(native / DISKS[0], "90m"),
+        disk(native / DISKS[0], "600m"),
         disk(native / "mlflow", "60m"),
         disk(native / "zenml", "60m"),
     ):
