@@ -98,27 +98,34 @@ def test_nothing_begins_on_a_full_disk(
 @pytest.mark.parametrize("name", DISKS)
 def test_a_training_waits_for_room(checkout: Checkout, disks: dict[str, Path], name: str) -> None:
     """The disk fills up while it trains: it says so, and goes on by itself when there is room."""
-    before = len(cells(checkout))
-    grid = checkout.start("make", "grid", "FORCE=1")
     printed: list[str] = []
-    follow(grid, "side by side", printed)
-    with full(disks[name]) as file:
-        follow(grid, "is full", printed)
-        assert "make room, and this goes on by itself; it gives up after 10 minutes" in printed[-1]
-        file.unlink()
-        follow(grid, "there is room again: going on", printed)
-        rest, _ = grid.communicate(timeout=600)
-    assert grid.returncode == 0, "".join(printed) + rest
-    runs = cells(checkout)
-    assert len(runs) == before + len(CELLS)
-    assert {run["info"]["status"] for run in runs} == {"FINISHED"}
+    with all_cells_finish(checkout):
+        grid = checkout.start("make", "grid", "FORCE=1")
+        follow(grid, "side by side", printed)
+        with full(disks[name]) as file:
+            follow(grid, "is full", printed)
+            assert "make room, and this goes on by itself; it gives up after 10" in printed[-1]
+            file.unlink()
+            follow(grid, "there is room again: going on", printed)
+            rest, _ = grid.communicate(timeout=600)
+        assert grid.returncode == 0, "".join(printed) + rest
     assert {run["body"]["status"] for run in ZenML(checkout).runs()} == {"completed"}
 
 
-def cells(checkout: Checkout) -> list[dict[str, Any]]:
-    """The grid's runs in MLflow."""
+def cells(checkout: Checkout) -> dict[str, dict[str, Any]]:
+    """The grid's runs in MLflow, by their ids."""
     runs = MLflow(checkout).runs().get(EXPERIMENT, [])
-    return [run for run in runs if run["info"]["run_name"] in CELLS]
+    return {r["info"]["run_id"]: r for r in runs if r["info"]["run_name"] in CELLS}
+
+
+@contextmanager
+def all_cells_finish(checkout: Checkout) -> Iterator[None]:
+    """Meanwhile each of the grid's cells is trained to its end, and once."""
+    before = cells(checkout).keys()
+    yield
+    new = [run["info"] for identity, run in cells(checkout).items() if identity not in before]
+    assert {info["run_name"] for info in new} == CELLS
+    assert [info["status"] for info in new] == ["FINISHED"] * len(CELLS)
 
 
 def follow(process: subprocess.Popen[str], text: str, printed: list[str]) -> None:
@@ -175,24 +182,21 @@ def test_a_clock_that_is_hours_off_is_named(
 def test_a_clock_that_is_minutes_off_does_no_harm(
     checkout: Checkout, disks: dict[str, Path], offset: str
 ) -> None:
-    before = len(cells(checkout))
-    at(checkout, offset).make("grid", "FORCE=1")
-    assert len(cells(checkout)) == before + len(CELLS)
-    assert {run["info"]["status"] for run in cells(checkout)} == {"FINISHED"}
+    with all_cells_finish(checkout):
+        at(checkout, offset).make("grid", "FORCE=1")
 
 
 def test_a_clock_that_jumps_while_it_trains_does_no_harm(
     checkout: Checkout, disks: dict[str, Path], tmp_path: Path
 ) -> None:
-    before = len(cells(checkout))
-    (tmp_path / "clock").write_text("+0")
-    grid = at(checkout, tmp_path / "clock").start("make", "grid", "FORCE=1")
     printed: list[str] = []
-    follow(grid, "side by side", printed)
-    (tmp_path / "clock").write_text("+10m")
-    rest, _ = grid.communicate(timeout=600)
-    assert grid.returncode == 0, "".join(printed) + rest
-    assert len(cells(checkout)) == before + len(CELLS)
+    (tmp_path / "clock").write_text("+0")
+    with all_cells_finish(checkout):
+        grid = at(checkout, tmp_path / "clock").start("make", "grid", "FORCE=1")
+        follow(grid, "side by side", printed)
+        (tmp_path / "clock").write_text("+10m")
+        rest, _ = grid.communicate(timeout=600)
+        assert grid.returncode == 0, "".join(printed) + rest
 
 
 # --- Shared memory --------------------------------------------------------------------------------
@@ -302,7 +306,7 @@ def test_a_thousand_runs_slow_nothing_down(checkout: Checkout, disks: dict[str, 
     checkout.make("grid")
     checkout.make("report")
     mlflow = MLflow(checkout)
-    (model,) = cells(checkout)[:1]
+    model = next(iter(cells(checkout).values()))
     took = {"before": timed(checkout)}
     for number in range(1000):
         run = mlflow.post(
