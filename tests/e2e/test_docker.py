@@ -156,11 +156,10 @@ with engine.begin() as connection:
     config.attributes["connection"] = connection
     command.upgrade(config, sys.argv[1])
 with engine.begin() as connection:
-    for number, name in enumerate(("Default", "of an older release")):
-        connection.execute(text(
-            "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage) "
-            f"VALUES ({number}, '{name}', 'mlflow-artifacts:/{number}', 'active')"
-        ))
+    connection.execute(text(
+        "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage) "
+        "VALUES (7, 'of an older release', 'mlflow-artifacts:/7', 'active')"
+    ))
     if sys.argv[2:]:
         connection.execute(text(f"UPDATE alembic_version SET version_num = '{sys.argv[2]}'"))
 """
