@@ -309,11 +309,12 @@ def test_a_thousand_runs_slow_nothing_down(checkout: Checkout, disks: dict[str, 
     checkout.make("report")
     mlflow = MLflow(checkout)
     model = next(iter(cells(checkout).values()))
+    tags = [tag for tag in model["data"]["tags"] if tag["key"] != "mlflow.runName"]
     took = {"before": timed(checkout)}
     for number in range(1000):
         run = mlflow.post(
             "runs/create", experiment_id=model["info"]["experiment_id"], start_time=number,
-            run_name=f"zenml_yolo_tiny_e9_{number}", tags=model["data"]["tags"],
+            run_name=f"zenml_yolo_tiny_e9_{number}", tags=tags,
         )["run"]["info"]["run_id"]  # fmt: skip
         mlflow.post(
             "runs/log-batch", run_id=run, metrics=model["data"]["metrics"],
