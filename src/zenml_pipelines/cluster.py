@@ -183,7 +183,7 @@ def run_cells(cells: list[Cell], job: Job, jobs: int, tags: list[str], progress:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
-    task = ray.remote(_work).options(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")
+    task = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(_work)
     assignment = _assignment(job, tags)
 
     waiting = [(cell, 1) for cell in sorted(cells, key=lambda cell: cell.cost, reverse=True)]

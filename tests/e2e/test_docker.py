@@ -201,6 +201,6 @@ def test_tables_of_a_newer_mlflow_in_mysql_are_refused_and_put_back(checkout: Ch
     compose = ("docker", "compose", "-f", "compose/compose.yaml", "--env-file", ".env")
     checkout.run(*compose, "up", "--detach", "--wait", "mysql")
     asked = "SELECT version_num FROM mlflow.alembic_version"
-    client = "MYSQL_PWD=$(cat /run/secrets/mysql-root-password) mysql -h 127.0.0.1 -u root"
+    client = "MYSQL_PWD=$(cat /run/secrets/mysql-root-password) mysql -u root"
     kept = checkout.run(*compose, "exec", "-T", "mysql", "sh", "-c", f"{client} -e '{asked}'")
     assert "ffffffffffff" in kept
