@@ -128,6 +128,7 @@ def ensure(origin: Origin, *, force: bool = False) -> None:
     placed = bool(known.fresh) and FOLDER.is_dir() and known.fresh == _inode(FOLDER)
     if placed:
         known = known.model_copy(update={"stamp": known.fresh_stamp})
+        _sweep_builds()
     versions = Versions()
     state = versions.state()
     wanted = None  # the version that a pointer names and neither cache nor store holds
@@ -309,14 +310,18 @@ def _inode(folder: Path) -> str:
     return str(folder.stat().st_ino)
 
 
+def _sweep_builds() -> None:
+    """Delete what interrupted builds have left beside the data set's folder."""
+    for leftover in FOLDER.parent.glob(f".{SET.name}.*"):
+        shutil.rmtree(leftover)
+
+
 @contextmanager
 def _fresh() -> Iterator[Path]:
     """Yield an empty folder beside the data set's, removed afterwards unless it was moved."""
     FOLDER.parent.mkdir(exist_ok=True)
-    prefix = f".{SET.name}."
-    for leftover in FOLDER.parent.glob(f"{prefix}*"):  # of an interrupted build
-        shutil.rmtree(leftover)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=FOLDER.parent) as temporary:
+    _sweep_builds()
+    with tempfile.TemporaryDirectory(prefix=f".{SET.name}.", dir=FOLDER.parent) as temporary:
         fresh = Path(temporary) / FOLDER.name
         fresh.mkdir()
         yield fresh

@@ -127,9 +127,9 @@ def _mend_rwlock(repo: Repo) -> None:
 def _sweep_cache(repo: Repo) -> None:
     """Delete the temporary files of killed processes in DVC's cache; live ones hold its lock."""
     cache = Path(str(repo.cache.local.path))
-    if any(cache.glob("*/.*.tmp")):
+    if any(cache.glob("*/*.tmp")):
         with repo.lock:
-            for leftover in cache.glob("*/.*.tmp"):
+            for leftover in cache.glob("*/*.tmp"):
                 leftover.unlink()
 
 

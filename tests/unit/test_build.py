@@ -541,6 +541,7 @@ def test_an_interrupted_build_is_not_taken_for_edits(
     known = sets.read_record().sets["my_cats"]
     assert known.built == known.seen == versions.added[-1]
     assert known.fresh == known.fresh_stamp == ""
+    assert not list((mine.parent / "checkout" / "data").glob(".my_cats.*"))
     own()
     assert len(versions.added) == 2
     next(mine.rglob("*.jpg")).unlink()
@@ -612,3 +613,15 @@ def test_photos_that_are_built_already_need_no_archive(
     (tmp_path / "good.zip").unlink()
     ensure(settings)
     assert len(versions.added) == 1
+
+
+def test_what_a_killed_dvc_has_left_in_its_cache_goes(
+    photos: Photos, versions: type[Versions], data: Path
+) -> None:
+    ensure(photos())
+    cache = data.parents[1] / ".dvc" / "cache" / "files" / "md5" / "8a"
+    cache.mkdir(exist_ok=True)
+    for name in (".TtH3TiMMcvOtZfQH_jriMg.tmp", "2929cc04aa.dir.yagmAn92NG_vomTq7IS--A.tmp"):
+        (cache / name).touch()
+    ensure(photos())
+    assert not list(cache.glob("*.tmp"))
