@@ -236,3 +236,13 @@ value_of() { sed -n "s/^$1=//p" .env; }
   said '1 MB are free'
   called venv
 }
+
+@test "what Docker mounts is finished after a kill" {
+  write_script "$STUBS/docker" <<<:
+  run -0 scripts/ensure-setup.sh
+  [ -s .stack/docker/secrets/mysql-users.sql ]
+  # Killed before the last file, the folder being newer than .env.
+  rm .stack/docker/secrets/mysql-users.sql .stack/docker/secrets-written
+  run -0 scripts/ensure-setup.sh
+  [ -s .stack/docker/secrets/mysql-users.sql ]
+}

@@ -77,9 +77,10 @@ def checkout(tmp_path: Path, indexes: tuple[str, str]) -> Path:
     # What needs the real packages is done already.
     (folder / ".dvc").mkdir()
     later = folder.stat().st_mtime + 100
-    for done in (folder / ".stack" / "docker" / "secrets", folder / ".dvc" / "config.local"):
-        done.mkdir(parents=True) if done.name == "secrets" else done.touch()
-        os.utime(done, (later, later))
+    (folder / ".stack" / "docker").mkdir(parents=True)
+    for done in (".stack/docker/secrets-written", ".dvc/config.local"):
+        (folder / done).touch()
+        os.utime(folder / done, (later, later))
     fakes = tmp_path / "fakes"
     fakes.mkdir()
     return folder
