@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from xml.etree.ElementTree import parse
@@ -52,19 +51,27 @@ def read(folder: Path) -> Cases:
     return cases
 
 
-def of_row(row: str, cases: Cases) -> Iterator[bool]:
-    """Yield whether each case passed of those that a row names."""
+def of_row(row: str, cases: Cases) -> list[bool]:
+    """Return whether each case passed of those that a row names; nothing unless all have run."""
+    found: list[bool] = []
     for file, name in references(row):
-        for (seen_file, seen_name), passed in cases.items():
-            if seen_file == file and name in ("", seen_name):
-                yield from passed
+        own = [
+            passed
+            for (seen_file, seen_name), all_of in cases.items()
+            if seen_file == file and name in ("", seen_name)
+            for passed in all_of
+        ]
+        if not own:
+            return []
+        found += own
+    return found
 
 
 def filled(text: str, cases: Cases, today: date) -> str:
     """Return the page with the last column of each row whose tests have run."""
 
     def fill(row: re.Match[str]) -> str:
-        seen = list(of_row(row[0], cases))
+        seen = of_row(row[0], cases)
         if not seen:
             return row[0]
         return f"{row[1]}{sum(seen)} of {len(seen)}, {today:%Y-%m-%d}{row[3]}"

@@ -38,6 +38,7 @@ def test_every_row_of_tests_has_its_figure() -> None:
         ("`test_a.py::test_two`", "not yet"),  # it was skipped
         ("`test_a.py::test_three`, `env.bats::a name, with a comma`", "2 of 2, 2026-11-26"),
         ("`test_b.py`", "not yet"),
+        ("`test_a.py`, `test_b.py`", "not yet"),  # a part of them
     ],
 )
 def test_a_row_counts_its_cases(tmp_path: Path, tests: str, seen: str) -> None:
