@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from src.machine import full_disk
+
 _ROOT = Path(__file__).resolve().parents[1]
 LOG = _ROOT / ".stack" / "errors.log"
 AGAIN = "then the same command again"
@@ -80,7 +82,7 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
             where = f" ({shown(cause.filename)})" if cause.filename else ""
             return f"the disk is full, or your share of it{where}: make room, {AGAIN}"
-        if _is(cause, *_NO_ANSWER, *_REFUSALS) and (full := _full_disk()):
+        if _is(cause, *_NO_ANSWER, *_REFUSALS) and (full := full_disk()):
             return f"{full}: make room, {AGAIN}"
         if _is(cause, *_NO_ANSWER):
             return f"{_address(cause)} does not answer: make up, {AGAIN}"
@@ -177,12 +179,6 @@ def _chain(error: BaseException | None, *, contexts: bool = True) -> Iterator[Ba
 def _is(error: BaseException, *names: str) -> bool:
     known = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__}
     return not known.isdisjoint(names)
-
-
-def _full_disk() -> str | None:
-    from src.machine import full_disk
-
-    return full_disk()
 
 
 def _address(error: BaseException) -> str:

@@ -47,6 +47,7 @@ from starlette.datastructures import Headers, MutableHeaders, UploadFile
 from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from src import machine
 from src.champion import model
 from src.champion.detector import (
     MAX_PIXELS,
@@ -294,7 +295,7 @@ class Gate:
         self._limits = config.limits
         self._held = 0  # bytes
         self._waiting = 0  # requests
-        self._slots = asyncio.Semaphore(_cores())
+        self._slots = asyncio.Semaphore(machine.cores())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it with one clear answer."""
@@ -441,12 +442,6 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return again
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def read_invocation(body: bytes, turn: Turn, limits: Limits) -> None:

@@ -1,6 +1,8 @@
 """The layers of src/: each imports from those below it only."""
 
 import ast
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,3 +64,48 @@ def test_no_import_runs_upward(file: Path) -> None:
 def test_an_import_that_runs_upward_is_found(source: str) -> None:
     assert upward(source, "datasets") != []
     assert upward(source, "decision") == []
+
+
+# Imported only where another server is started.
+ELSEWHERE = {("detector", "src/services/migration.py")}
+
+
+def modules(source: str) -> Iterator[str]:
+    """Yield the file of each import from ``src``, and other packages' names."""
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            within = [f"{node.module}.{alias.name}" for alias in node.names]
+            inner = [name for name in within if file_of(name).is_file()]
+            names = inner or [node.module]
+        yield from (
+            str(file_of(name).relative_to(ROOT)) if name.startswith("src.") else name.split(".")[0]
+            for name in names
+        )
+
+
+def file_of(module: str) -> Path:
+    return (ROOT / module.replace(".", "/")).with_suffix(".py")
+
+
+@pytest.mark.parametrize("image", ["zenml", "mlflow", "detector"])
+def test_an_image_holds_what_its_files_import(image: str) -> None:
+    stages = (ROOT / "compose" / "Dockerfile").read_text().split("\nFROM ")
+    (stage,) = [text for text in stages if text.startswith(f"base AS {image}\n")]
+    copied = set(re.findall(r"src/\S+\.py\b", stage))
+    let_through = set(re.findall(r"(?m)^!(\S+)", (ROOT / ".dockerignore").read_text()))
+    assert copied
+    assert copied <= let_through
+    for file in copied:
+        wanted = {name for name in modules((ROOT / file).read_text()) if name.startswith("src/")}
+        missing = wanted - copied - {name for where, name in ELSEWHERE if where == image}
+        assert not missing, file
+
+
+@pytest.mark.parametrize("name", ["errors", "files"])
+def test_what_every_image_may_hold_needs_no_package(name: str) -> None:
+    """The detector's image has few packages: neither psutil nor pydantic."""
+    found = set(modules((ROOT / "src" / f"{name}.py").read_text()))
+    assert {one for one in found if "/" not in one} <= sys.stdlib_module_names
