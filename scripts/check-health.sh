@@ -24,15 +24,18 @@ all_bad() {
 }
 
 check_machine() {
-  local folder free
+  local what free
   all_bad "$(tool_faults)"
   good "$(uname -sm), bash ${BASH_VERSION%%(*}, $("$PYTHON_BIN" --version)"
-  while IFS=$'\t' read -r folder free; do
-    if [ "$free" -ge 2000 ]; then good "$free MB are free in $folder"; else bad "only $free MB are free in $folder: make room"; fi
-  done < <("$PYTHON_BIN" -c 'from src.machine import free_disk
-for folder, free in free_disk().items(): print(folder, free // 10**6, sep="\t")')
-  good "$("$PYTHON_BIN" -c 'from src.machine import cores, free_memory
-print(f"{cores()} cores and {free_memory() // 10**6} MB of memory are left to this")')"
+  while IFS=$'\t' read -r what free; do
+    if [ -z "$free" ]; then
+      good "$what"
+    elif [ "$free" -ge 2000 ]; then
+      good "$free MB are free in $what"
+    else bad "only $free MB are free in $what: make room"; fi
+  done < <("$PYTHON_BIN" -c 'from src.machine import cores, free_disk, free_memory
+for folder, free in free_disk().items(): print(folder, free // 10**6, sep="\t")
+print(f"{cores()} cores and {free_memory() // 10**6} MB of memory are left to this")')
 }
 
 check_setup() {
@@ -96,7 +99,7 @@ check_service() {
     healthy,*) good "$1 answers ($BACKEND)" ;;
     *,failed) bad "$1 gave up$since: make logs SERVICE=$1 says why; when that is mended: make up" ;;
     *,stopped) bad "$1 is stopped$since: make up" ;;
-    "its clock"*) bad "$1: $4: set the clocks alike (of Docker Desktop's engine: restart it)" ;;
+    "its clock"*) bad "$1: $4" ;;
     "not this checkout's",*) bad "$1: another server answers in its place" ;;
     *,starting) bad "$1 is starting and does not answer yet ($4): make up waits for it" ;;
     *) bad "$1 runs$since and does not answer ($4): make up" ;;

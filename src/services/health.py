@@ -29,8 +29,7 @@ from src.settings import Settings, load_settings
 
 TIMEOUT = 5.0  # seconds for one answer
 INTERVAL = 0.1  # seconds between two looks
-# A virtual machine of Docker's may have slept.
-CLOCKS = "set the clocks alike (of Docker Desktop's engine: restart it)"
+CLOCK = "its clock says"  # how the fault of a clock begins: Docker's virtual machine may have slept
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -89,7 +88,8 @@ def check(service: Service, settings: Settings) -> str | None:
         return type(error).__name__
     if b"RequestTimeTooSkewed" in answer.content:
         theirs, ours = answer.headers["Date"], f"{datetime.now(UTC):%H:%M}"
-        return f"its clock says {theirs}, this machine's {ours}"
+        remedy = "set the clocks alike (of Docker Desktop's engine: restart it)"
+        return f"{CLOCK} {theirs}, this machine's {ours}: {remedy}"
     if not _is_ours(asked, answer, settings):
         return "not this checkout's"
     return None if answer.status_code in asked.answers else f"HTTP {answer.status_code}"
@@ -121,8 +121,8 @@ def require(settings: Settings) -> None:
         raise UserError(f"{full}: make room, then the same command again")
     faults = {service: fault for service, fault in check_all(settings).items() if fault}
     for service, fault in faults.items():
-        if "clock" in fault:
-            raise UserError(f"{service}: {fault}: {CLOCKS}, then the same command again")
+        if fault.startswith(CLOCK):
+            raise UserError(f"{service}: {fault}, then the same command again")
     down = [
         service if fault == "no connection" else f"{service} ({fault})"
         for service, fault in faults.items()

@@ -184,6 +184,6 @@ PYTHON
 
 @test "a clock that is wrong is found" {
   started
-  stub_backend 'raise SystemExit(print("mlflow\thealthy\nzenml\tits clock says 8:00") or 1)'
-  failing 'zenml: its clock says 8:00: set the clocks alike'
+  stub_backend 'raise SystemExit(print("mlflow\thealthy\nzenml\tits clock says 8:00: set the clocks alike") or 1)'
+  failing 'zenml: its clock says 8:00: set the clocks alike$'
 }
