@@ -31,14 +31,16 @@ for _switch in FORCE FOLLOW FIX DEBUG; do
 done
 
 # What a Mac allows at first is too little for servers, and for trainings beside each other.
-if [ "$(ulimit -Sn)" != unlimited ] && [ "$(ulimit -Sn)" -lt "$OPEN_FILES" ]; then
-  ulimit -Sn "$OPEN_FILES" 2>/dev/null || ulimit -Sn "$(ulimit -Hn)"
-fi
+too_few_files() {
+  local allowed
+  allowed=$(ulimit -Sn)
+  [ "$allowed" != unlimited ] && [ "$allowed" -lt "$OPEN_FILES" ]
+}
+if too_few_files; then ulimit -Sn "$OPEN_FILES" 2>/dev/null || ulimit -Sn "$(ulimit -Hn)"; fi
 
 # Print why too few files may be open at once, with the remedy; nothing when enough may.
 descriptor_faults() {
-  if [ "$(ulimit -Sn)" = unlimited ] || [ "$(ulimit -Sn)" -ge "$OPEN_FILES" ]; then return; fi
-  echo "$(ulimit -Sn) files may be open at once, and $OPEN_FILES are needed: ulimit -n $OPEN_FILES; where that is refused, in a new terminal"
+  ! too_few_files || echo "$(ulimit -Sn) files may be open at once, and $OPEN_FILES are needed: ulimit -n $OPEN_FILES; where that is refused, in a new terminal"
 }
 
 # A socket's path is limited in bytes, not in characters.
