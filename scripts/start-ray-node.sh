@@ -11,17 +11,20 @@ set -Eeuo pipefail
 # $@: ray start's arguments. A clean environment: Ray's workers inherit it. Port -1: Ray's monitor
 # would serve its metrics on every address to everybody, now that prometheus_client is installed.
 start_node() {
-  local folder gpus log=$STATE/ray/start.log
+  local folder fitting gpus on_cpu log=$STATE/ray/start.log
   folder=$(ray_folder)
   [ ! -e "$folder" ] || [ -O "$folder" ] || die "$folder belongs to somebody else: delete it"
   rm -rf "$folder" "$STATE/ray" # of a node that was killed
   mkdir -m 700 "$folder"        # fails where somebody else was quicker
   ensure_private_folder "$STATE/ray"
   (umask 077 && printf '%s' "$RAY_SECRET_KEY" >"$STATE/ray/token")
-  CPUS=${CPUS:-$("$PYTHON_BIN" -c 'from src.zenml_pipelines.grid_workers import default_jobs; print(default_jobs(10**6))')}
-  gpus=$("$PYTHON_BIN" -c 'from src.training.devices import gpus; print(gpus())')
+  read -r fitting gpus on_cpu < <("$PYTHON_BIN" -c 'from src.training.devices import gpus
+from src.zenml_pipelines.cluster import ON_CPU
+from src.zenml_pipelines.grid_workers import default_jobs
+print(default_jobs(10**6), gpus(), ON_CPU)') || die "this machine's cores and GPUs could not be counted: see above"
+  CPUS=${CPUS:-$fitting}
   # A node with GPUs has none of its cores' cells: see offered in src/zenml_pipelines/cluster.py.
-  [ "$gpus" -gt 0 ] || set -- --resources "{\"cell_on_cpu\": $CPUS}" "$@"
+  [ "$gpus" -gt 0 ] || set -- --resources "{\"$on_cpu\": $CPUS}" "$@"
   (umask 077 && without_locks exec env -i PATH="$VENV/bin:/usr/bin:/bin:/usr/sbin:/sbin" HOME="$folder" \
     TMPDIR="$folder" LANG="${LANG:-C.UTF-8}" ZENML_CV_YOLO_RAY_NODE="$ROOT" \
     ${CUDA_VISIBLE_DEVICES+CUDA_VISIBLE_DEVICES="$CUDA_VISIBLE_DEVICES"} \

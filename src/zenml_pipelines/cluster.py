@@ -157,10 +157,11 @@ def offered(resources: Mapping[str, float]) -> dict[str, int]:
 
 def place(resources: Mapping[str, float], taken: Sequence[str]) -> str:
     """Return which resource the next cell takes, GPUs first; ``taken`` are the running ones'."""
-    for name, count in offered(resources).items():
+    slots = offered(resources)
+    for name, count in slots.items():
         if taken.count(name) < count:
             return name
-    return ON_CPU if offered(resources)[ON_CPU] else ON_GPU  # it waits there
+    return ON_CPU if slots[ON_CPU] else ON_GPU  # it waits there
 
 
 def needs(takes: str) -> dict[str, Any]:
