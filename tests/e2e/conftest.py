@@ -25,6 +25,12 @@ either_backend = pytest.mark.skipif(
     os.environ.get("TEST_MODE") == "docker" and not os.environ.get("TEST_LONG"),
     reason="the native run shows it; TEST_LONG=1 make test-docker",
 )
+COMPOSE = ("docker", "compose", "-f", "compose/compose.yaml", "--env-file", ".env")
+# Two cells of drawn people that train in seconds.
+TINY_GRID = """
+base: {batch: 16, seed: 0, optimizer: AdamW, lr0: 0.002, mosaic: 0}
+grid: {epochs: [1], imgsz: [32, 64]}
+"""
 PORTS = re.findall(r"(?m)^(\w+_PORT)=", (ROOT / ".env.example").read_text())
 
 

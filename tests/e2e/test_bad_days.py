@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.conftest import ROOT, Checkout, fresh_checkout
+from tests.e2e.conftest import COMPOSE, ROOT, Checkout, fresh_checkout
 from tests.e2e.servers import Store, ZenML
 
 pytestmark = pytest.mark.e2e
@@ -132,8 +132,7 @@ NATIVE: dict[str, State] = {
 
 
 def compose(*words: str) -> State:
-    command = ["docker", "compose", "-f", "compose/compose.yaml", "--env-file", ".env", *words]
-    return lambda checkout: print(checkout.run(*command))
+    return lambda checkout: print(checkout.run(*COMPOSE, *words))
 
 
 def containers(checkout: Checkout) -> dict[str, str]:

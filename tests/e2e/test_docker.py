@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Checkout
+from tests.e2e.conftest import COMPOSE, Checkout
 from tests.e2e.servers import MLflow, ZenML
 
 pytestmark = [
@@ -87,8 +87,7 @@ def test_a_killed_service_is_healthy_again_by_itself(checkout: Checkout, service
 
 def test_the_cli_in_the_container_talks_to_its_server(checkout: Checkout) -> None:
     checkout.make("stack")
-    compose = ["docker", "compose", "-f", "compose/compose.yaml", "--env-file", ".env"]
-    listed = checkout.run(*compose, "exec", "-T", "zenml", "zenml", "stack", "list")
+    listed = checkout.run(*COMPOSE, "exec", "-T", "zenml", "zenml", "stack", "list")
     assert "mlflow_stack" in listed
 
 
@@ -167,9 +166,8 @@ with engine.begin() as connection:
 
 def made_by_another(checkout: Checkout, *arguments: str) -> None:
     """Have MLflow's tables in MySQL be those of another release, and its containers stopped."""
-    compose = ("docker", "compose", "-f", "compose/compose.yaml", "--env-file", ".env")
-    checkout.run(*compose, "exec", "-T", "mlflow", "python", "-c", OLDER, *arguments)
-    checkout.run(*compose, "stop")
+    checkout.run(*COMPOSE, "exec", "-T", "mlflow", "python", "-c", OLDER, *arguments)
+    checkout.run(*COMPOSE, "stop")
     (checkout.root / ".stack/docker/applied/versions").write_text("mlflow==2.9.2\n")
 
 
@@ -198,9 +196,8 @@ def test_tables_of_a_newer_mlflow_in_mysql_are_refused_and_put_back(checkout: Ch
     assert "was made by a newer MLflow (ffffffffffff)" in said
     assert "putting the databases back as they were before the upgrade" in said
     assert not (checkout.root / ".stack/docker/migrating").exists()
-    compose = ("docker", "compose", "-f", "compose/compose.yaml", "--env-file", ".env")
-    checkout.run(*compose, "up", "--detach", "--wait", "mysql")
+    checkout.run(*COMPOSE, "up", "--detach", "--wait", "mysql")
     asked = "SELECT version_num FROM mlflow.alembic_version"
     client = "MYSQL_PWD=$(cat /run/secrets/mysql-root-password) mysql -u root"
-    kept = checkout.run(*compose, "exec", "-T", "mysql", "sh", "-c", f"{client} -e '{asked}'")
+    kept = checkout.run(*COMPOSE, "exec", "-T", "mysql", "sh", "-c", f"{client} -e '{asked}'")
     assert "ffffffffffff" in kept

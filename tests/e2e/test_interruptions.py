@@ -26,7 +26,7 @@ from minio.credentials import StaticProvider
 from minio.minioadmin import MinioAdmin
 
 from src.bootstrap.object_store import _normal
-from tests.e2e.conftest import ROOT, Checkout
+from tests.e2e.conftest import ROOT, TINY_GRID, Checkout
 from tests.e2e.interruptions import Points
 
 pytestmark = [
@@ -40,10 +40,6 @@ pytestmark = [
 State = dict[str, list[str]]
 DATABASES = ("mlflow/mlflow.db", "zenml/zenml.db")
 SERVERS = ("mlflow", "zenml", "object-store")
-GRID = """
-base: {batch: 16, seed: 0, optimizer: AdamW, lr0: 0.002, mosaic: 0}
-grid: {epochs: [1], imgsz: [32, 64]}
-"""
 # What a server notes of each request or start, and of who signed in.
 NOTES = {"api_transaction", "api_transaction_result", "alembic_version", "server_settings"}
 # A key that was killed before it was written down is made again, under the same name.
@@ -347,7 +343,7 @@ def test_data_again(stack: Stack, points: Points, tmp_path: Path) -> None:
 
 
 def test_promote(stack: Stack, points: Points) -> None:
-    (stack.checkout.root / "configs" / "grid_scratch.yaml").write_text(GRID)
+    (stack.checkout.root / "configs" / "grid_scratch.yaml").write_text(TINY_GRID)
     stack.checkout.make("grid")
     forced = ("FORCE=1", "REASON=to see it killed")
     stack.checkout.make("promote", "RUN=zenml_yolo_tiny_e1_32", *forced)

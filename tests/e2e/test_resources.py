@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from src.zenml_pipelines.cluster import address_towards
-from tests.e2e.conftest import Checkout
+from tests.e2e.conftest import TINY_GRID, Checkout
 from tests.e2e.servers import EXPERIMENT, MLflow, ZenML
 
 NATIVE = os.environ.get("TEST_MODE", "native") == "native"
@@ -34,10 +34,6 @@ pytestmark = [
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 DISKS = ("object-store/data", "mlflow", "zenml")
-GRID = """
-base: {batch: 16, seed: 0, optimizer: AdamW, lr0: 0.002, mosaic: 0}
-grid: {epochs: [1], imgsz: [32, 64]}
-"""
 CELLS = {"zenml_yolo_tiny_e1_32", "zenml_yolo_tiny_e1_64"}
 
 
@@ -70,7 +66,7 @@ def disks(checkout: Checkout) -> Iterator[dict[str, Path]]:
     """The stack with each server's data on a disk of its own."""
     native = checkout.root / ".stack" / "native"
     checkout.variables |= {"DATASET": "synthetic", "WEIGHTS": "scratch"}
-    (checkout.root / "configs" / "grid_scratch.yaml").write_text(GRID)
+    (checkout.root / "configs" / "grid_scratch.yaml").write_text(TINY_GRID)
     folders = {name: native / name for name in DISKS}
     with (
         disk(native / DISKS[0], "600m"),
