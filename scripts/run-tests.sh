@@ -19,14 +19,13 @@ run_own_data() { TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/
 run_lab() { TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v tests/e2e/test_lab.py; }
 # All of docs/reliability.md's tests, whatever fails among them; then its figures.
 run_faults() {
-  local results failed=0 unit shell
+  local results failed=0 files
   results=$(mktemp -d)
-  unit=$("$PYTHON_BIN" -m tests.figures files | grep 'py$')
-  shell=$("$PYTHON_BIN" -m tests.figures files | grep 'bats$')
-  # shellcheck disable=SC2086 # one word for each file
+  files=$("$PYTHON_BIN" -m tests.figures files)
+  # shellcheck disable=SC2046 # one word for each file
   {
-    "$PYTHON_BIN" -m pytest -q -n 2 --junitxml "$results/unit.xml" $unit || failed=1
-    "$VENV/bin/bats" --report-formatter junit --output "$results" $shell || failed=1
+    "$PYTHON_BIN" -m pytest -q -n 2 --junitxml "$results/unit.xml" $(grep 'py$' <<<"$files") || failed=1
+    "$VENV/bin/bats" --report-formatter junit --output "$results" $(grep 'bats$' <<<"$files") || failed=1
   }
   FIGURES=docs/reliability.md TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v -s --junitxml "$results/e2e.xml" \
     tests/e2e/test_bad_days.py tests/e2e/test_docker.py tests/e2e/test_object_store.py \
