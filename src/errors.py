@@ -135,7 +135,7 @@ def _explain_library(error: BaseException) -> str | None:
         return f"ZenML refuses this checkout's API key ({said}): make stack, {AGAIN}"
     if type(error).__module__.startswith("zenml."):
         return f"ZenML: {said}"
-    if "RequestTimeTooSkewed" in said or "request time and the current time" in said:
+    if "RequestTimeTooSkewed" in said:
         return f"the clocks of this machine and the object store's differ: set them alike, {AGAIN}"
     if _is(error, "botocore.exceptions.ClientError", "botocore.exceptions.BotoCoreError"):
         return f"the object store refuses ({said}): make stack, {AGAIN}"

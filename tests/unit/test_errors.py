@@ -258,6 +258,28 @@ class TestLibraries:
         assert "make stack" in said
         assert explain(IllegalOperationError("not now")) == "ZenML: not now"
 
+    def test_a_clock_that_the_store_refuses(self) -> None:
+        from botocore.exceptions import ClientError
+
+        told = {"Code": "RequestTimeTooSkewed", "Message": "The difference is too large."}
+        error = OSError(5, "The difference is too large.")  # s3fs's own
+        error.__cause__ = ClientError({"Error": told}, "PutObject")
+        assert (explain(error) or "").startswith("the clocks of this machine and the object store")
+
+    def test_servers_on_a_full_disk_answer_and_store_nothing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import requests
+        from mlflow.exceptions import MlflowException
+
+        monkeypatch.setattr(errors, "full_disk", lambda: "the disk of .stack is full")
+        for error in (
+            requests.ConnectionError("read timed out"),
+            MlflowException("database or disk is full"),
+        ):
+            told = "the disk of .stack is full: make room, then the same command again"
+            assert explain(error) == told
+
     def test_the_object_stores_refusal_behind_a_file_systems_error(self) -> None:
         from botocore.exceptions import ClientError
 
