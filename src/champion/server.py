@@ -230,7 +230,8 @@ class Champion:
             self._try(version)
         else:
             self._metrics.behind.set(0)
-            self._said = ""
+            if self._said:
+                self._in_use(version)
 
     def _try(self, version: ModelVersion) -> None:
         """Load and warm a version, and take it into use; or say why not and keep the one in use."""
@@ -251,8 +252,12 @@ class Champion:
             metrics.swaps.inc()
         metrics.info.labels(version.name, version.version, version.run_id or "").set(1)
         metrics.behind.set(0)
-        self._said = ""
+        self._in_use(version)
+
+    def _in_use(self, version: ModelVersion) -> None:
+        """Log that all is well; a fault's line would else be the last word after its end."""
         log.info("%s version %s is in use", version.name, version.version)
+        self._said = ""
 
     def _say(self, text: str) -> None:
         """Log a lasting fault once, not once a second."""

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import logging
 import select
 import socket
 import threading
@@ -407,10 +408,15 @@ def test_a_version_with_a_replaced_file_is_not_taken(
 
 
 def test_it_goes_on_while_mlflow_is_down_and_starts_with_the_last_good(
-    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    running: Running,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     database = tmp_path / "mlflow.db"
     from mlflow.exceptions import MlflowException
+
+    caplog.set_level(logging.INFO)
 
     def down(*_: object) -> None:
         raise MlflowException("API request failed: connection refused")
@@ -431,7 +437,8 @@ def test_it_goes_on_while_mlflow_is_down_and_starts_with_the_last_good(
     finally:
         other.stop()
     monkeypatch.undo()
-    until(lambda: running.metric("registry_up") == 1)
+    until(lambda: caplog.messages[-1] == f"{NAME} version 1 is in use")  # the log's last word
+    assert running.metric("registry_up") == 1
 
 
 def test_a_version_of_an_earlier_release_is_named_with_the_remedy(
