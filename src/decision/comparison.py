@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import sparse, special
 
 from src.training.scoring import Matches
 
@@ -75,13 +75,13 @@ def compare(first: Matches, second: Matches) -> Comparison:
     if count < LEAST_IMAGES:
         half = 2.0
     else:
-        half = stats.t.ppf((1 + LEVEL) / 2, count - 1) * math.sqrt(count / (count - 1)) * error
+        half = special.stdtrit(count - 1, (1 + LEVEL) / 2) * math.sqrt(count / (count - 1)) * error
     outcome: Outcome = "not distinguishable"
     if abs(difference) > half:
         outcome = "better" if difference > 0 else "worse"
     needed = None
     if difference:
-        spread = stats.norm.ppf((1 + LEVEL) / 2) * error * math.sqrt(count)
+        spread = special.ndtri((1 + LEVEL) / 2) * error * math.sqrt(count)
         needed = max(math.ceil((spread / difference) ** 2), LEAST_IMAGES)
         if outcome == "not distinguishable":
             needed = max(needed, count + 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,29 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from src.decision.statistics import Point, pareto_front
 from src.training.recipes import RUN_PREFIX
 
 DPI = 150
 CLASSES_SHOWN = 40  # the hardest
 FRONT, OTHER = "#0b5cad", "#9aa5b4"
-
-
-@dataclass(frozen=True)
-class Point:
-    """A cell: training time in seconds, mAP50 from 0 to 1."""
-
-    name: str
-    seconds: float
-    score: float
-
-
-def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """Return the points that no other beats in both time and score, quickest first."""
-    front: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.seconds, -p.score)):
-        if not front or point.score > front[-1].score:
-            front.append(point)
-    return front
 
 
 def pareto(points: Sequence[Point], file: Path) -> None:

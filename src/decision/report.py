@@ -19,7 +19,7 @@ from src import mlflow_pages, pages
 from src.champion import registry
 from src.datasets import FOLDER, SET, sets
 from src.datasets.manifest import LAYOUT_FILE, NOTICES, class_names
-from src.decision import gate, plots
+from src.decision import gate
 from src.decision.comparison import Comparison, compare
 from src.decision.statistics import Grid, ReportedCell, ReportedRun, analyse, points, varying
 from src.errors import UserError
@@ -44,12 +44,10 @@ def collect(settings: Settings, record: GridRecord) -> Grid:
     Raises:
         ReportError: When none has finished.
     """
-    from src.zenml_pipelines.yolo_training_pipeline import dashboard_url
-
     cells: dict[str, list[ReportedRun]] = {}
     planned: dict[str, int] = {}
     missing = []
-    states = grid_record.states(record)
+    states = grid_record.states(settings, record)
     for cell in record.cells:
         group = cell.run_name.removesuffix(f"_s{cell.recipe['seed']}")
         planned[group] = planned.get(group, 0) + 1
@@ -59,7 +57,7 @@ def collect(settings: Settings, record: GridRecord) -> Grid:
             continue
         tracked = MlflowClient().get_run(state.mlflow_run)
         page = mlflow_pages.run(settings, tracked.info.experiment_id, state.mlflow_run)
-        run = ReportedRun(tracked, dashboard_url(state.zenml_run), page)
+        run = ReportedRun(tracked, state.zenml_url, page)
         cells.setdefault(group, []).append(run)
     if not cells:
         raise ReportError(f"no run of {record.tag} has finished: make grid")
@@ -105,6 +103,8 @@ def compare_runs(first: ReportedRun, second: ReportedRun) -> Comparison:
 
 def draw(grid: Grid, verdict: gate.Verdict, folder: Path) -> None:
     """Write the plots into ``folder``."""
+    from src.decision import plots  # Matplotlib is not for a report that only repeats one
+
     folder.mkdir(parents=True, exist_ok=True)
     plots.pareto(points(grid), folder / "pareto.png")
     plots.curves(

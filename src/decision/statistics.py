@@ -11,7 +11,6 @@ from functools import cached_property
 from mlflow.entities import Run
 
 from src.decision.comparison import Comparison
-from src.decision.plots import Point, pareto_front
 
 BUSY = "busy_seconds"  # what time means on the Pareto front
 
@@ -176,6 +175,24 @@ def _against(gap: float, cell: ReportedCell) -> str:
     spread = cell.spread("mAP50")
     inside = "within" if gap <= spread else "more than"
     return f" ({inside} the spread of {spread:.4f} over {len(cell.runs)} seeds)"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A cell: training time in seconds, mAP50 from 0 to 1."""
+
+    name: str
+    seconds: float
+    score: float
+
+
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """Return the points that no other beats in both time and score, quickest first."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.seconds, -p.score)):
+        if not front or point.score > front[-1].score:
+            front.append(point)
+    return front
 
 
 def points(grid: Grid) -> list[Point]:

@@ -154,12 +154,12 @@ def test_the_gain_over_the_untrained_weights_is_the_medians() -> None:
 
 def test_the_pareto_front() -> None:
     points = [
-        plots.Point("quick", 10, 0.5),
-        plots.Point("beaten", 12, 0.4),
-        plots.Point("slow and best", 40, 0.8),
-        plots.Point("slower, same", 50, 0.8),
+        statistics.Point("quick", 10, 0.5),
+        statistics.Point("beaten", 12, 0.4),
+        statistics.Point("slow and best", 40, 0.8),
+        statistics.Point("slower, same", 50, 0.8),
     ]
-    assert [p.name for p in plots.pareto_front(points)] == ["quick", "slow and best"]
+    assert [p.name for p in statistics.pareto_front(points)] == ["quick", "slow and best"]
 
 
 def test_varying_arguments_are_found_without_the_seed() -> None:
@@ -227,6 +227,6 @@ def test_plots_are_pictures(tmp_path: Path) -> None:
     plots.heatmap(cells, ["epochs", "imgsz"], tmp_path / "heatmap.png")
     plots.heatmap([({}, 0.7)], [], tmp_path / "one.png")
     plots.curves({"a": [[0.1, 0.2], [0.2]]}, tmp_path / "curves.png")
-    plots.pareto([plots.Point("a", 1, 0.5)], tmp_path / "pareto.png")
+    plots.pareto([statistics.Point("a", 1, 0.5)], tmp_path / "pareto.png")
     for file in tmp_path.iterdir():
         assert file.read_bytes().startswith(b"\x89PNG")
