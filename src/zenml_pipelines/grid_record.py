@@ -25,6 +25,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from src.bootstrap import BootstrapError
+from src.bootstrap.zenml_server import signed_in
 from src.settings import ROOT, Settings
 from src.training import fingerprint, scoring, tracking, trainer
 from src.training.provenance import git_commit
@@ -78,6 +80,7 @@ class CellState:
 
     state: State
     zenml_run: str = ""  # id
+    zenml_url: str = ""
     mlflow_run: str = ""  # id
 
 
@@ -141,11 +144,11 @@ def begin(record: GridRecord, *, afresh: bool) -> GridRecord:
 
 
 def resume(
-    record: GridRecord, *, afresh: bool
+    settings: Settings, record: GridRecord, *, afresh: bool
 ) -> tuple[GridRecord, dict[str, tuple[dict[str, Any], str]]]:
     """Begin a grid or take up the same one; return its record and its finished cells' results."""
     record = begin(record, afresh=afresh)
-    done = {} if afresh else results(record)
+    done = {} if afresh else results(settings, record)
     if len(done) == len(record.cells):
         end(record.tag, "FINISHED")  # a killed command may not have said so
     return record, done
@@ -172,40 +175,51 @@ def latest() -> GridRecord | None:
     return next((record for record in records if record is not None), None)
 
 
-def states(record: GridRecord) -> dict[str, CellState]:
-    """Return how far each planned cell is, by its run name, as ZenML and MLflow have it."""
-    from zenml.client import Client
+def states(settings: Settings, record: GridRecord) -> dict[str, CellState]:
+    """Return how far each planned cell is, by its run name, as ZenML and MLflow have it.
 
+    ZenML is asked over its REST API, since its client takes seconds to import.
+
+    Raises:
+        BootstrapError: When ZenML takes no API key of this checkout.
+    """
     tracking.require_experiment(tracking.EXPERIMENT)
-    found: dict[str, CellState] = {}
+    server = signed_in(settings)
+    if server is None:
+        raise BootstrapError("ZenML does not know this checkout: make stack")
     # The oldest first: a retry counts in place of what it retries.
-    for run in Client().list_pipeline_runs(
-        tags=[record.tag], sort_by="asc:created", size=1000, hydrate=True
-    ):
-        name, run_id = run_name_of(run.name), run.run_metadata.get("mlflow_run_id")
+    query = {"tags": [record.tag], "sort_by": "asc:created", "size": 1000, "hydrate": "true"}
+    answer: Any = server.call("GET", "runs", params=query)
+    ids = {run["body"]["project_id"] for run in answer["items"]}
+    projects = {one: server.call("GET", f"projects/{one}")["name"] for one in ids}
+    found: dict[str, CellState] = {}
+    for run in answer["items"]:
+        name = run_name_of(run["name"])
         known = found.get(name)
+        project = projects[run["body"]["project_id"]]
+        url = f"{settings.zenml_url}/projects/{project}/runs/{run['id']}"
+        run_id = run["metadata"]["run_metadata"].get("mlflow_run_id")
         if isinstance(run_id, str):
             alive = not tracking.whereabouts(run_id)
-            found[name] = CellState("finished" if alive else "deleted", str(run.id), run_id)
+            found[name] = CellState("finished" if alive else "deleted", run["id"], url, run_id)
         elif known is None or known.state not in ("finished", "deleted"):
-            found[name] = CellState("failed" if run.status.is_finished else "running", str(run.id))
+            state: State = "running" if run["body"]["in_progress"] else "failed"
+            found[name] = CellState(state, run["id"], url)
     return {
         cell.run_name: found.get(cell.run_name, CellState("not begun")) for cell in record.cells
     }
 
 
-def results(record: GridRecord) -> dict[str, tuple[dict[str, Any], str]]:
+def results(settings: Settings, record: GridRecord) -> dict[str, tuple[dict[str, Any], str]]:
     """Return the finished cells' ``training_result`` and ZenML address, whoever trained them."""
     from zenml.client import Client
 
-    from src.zenml_pipelines.yolo_training_pipeline import dashboard_url
-
     found = {}
-    for name, state in states(record).items():
+    for name, state in states(settings, record).items():
         if state.state == "finished":
             run = Client().get_pipeline_run(state.zenml_run)
             (output,) = run.steps["train_yolo_tiny"].outputs["training_result"]
-            found[name] = (dict(output.load()), dashboard_url(run.id))
+            found[name] = (dict(output.load()), state.zenml_url)
     return found
 
 

@@ -35,7 +35,7 @@ def grid(job: Job) -> int:
     name = job.grid or f"configs/grid{job.inputs.recipe_suffix}.yaml"
     path = ROOT / name
     cells = read_grid(path, job.overrides, auto_here(job.inputs))
-    record, done = apart(resume, plan(job, path, cells), afresh=job.force)
+    record, done = apart(resume, job.settings, plan(job, path, cells), afresh=job.force)
     missing = [cell for cell in cells if cell.run_name not in done]
     progress = Progress(cells)
     for cell in cells:

@@ -1,5 +1,7 @@
 """A decision is filed whole, carried out once, and finished after a kill at any step."""
 
+import subprocess
+import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from src.decision import filing, report
 from src.decision.filing import Decision, make_report
 from src.decision.report import ReportError
 from src.decision.statistics import Grid, ReportedCell, ReportedRun
-from src.settings import Settings
+from src.settings import ROOT, Settings
 from src.training.scoring import SCORES
 from src.zenml_pipelines import grid_record
 from src.zenml_pipelines.grid_record import GridRecord
@@ -228,3 +230,15 @@ def test_a_grid_that_is_running_is_not_decided_on(
     ):
         make_report(settings)
     assert make_report(settings).is_dir()
+
+
+def test_a_repeated_report_needs_neither_zenml_nor_plots() -> None:
+    """Each takes a second or more to import."""
+    code = (
+        "import sys, src.decision.__main__\n"
+        "print({'zenml', 'matplotlib', 'scipy.stats', 'torch'} & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"

@@ -5,13 +5,24 @@ from typing import Any
 
 import pytest
 
+from src.bootstrap import BootstrapError
 from src.inputs import Inputs
 from src.settings import Settings
 from src.training import fingerprint
 from src.training.recipes import Cell
 from src.zenml_pipelines import grid_record
 from src.zenml_pipelines.command_line import Job
-from src.zenml_pipelines.grid_record import GridRecord, begin, claimed, is_running, latest, plan
+from src.zenml_pipelines.grid_record import (
+    CellState,
+    GridRecord,
+    begin,
+    claimed,
+    is_running,
+    latest,
+    plan,
+    states,
+)
+from tests.unit.mlflow_runs import tracked_run
 
 RECIPE = {"epochs": 1, "imgsz": 64, "batch": 8, "seed": 0}
 
@@ -106,3 +117,53 @@ def test_a_grid_runs_for_as_long_as_its_command(
     assert not is_running(settings, "grid-x")
     (tmp_path / "grids" / "grid-x").touch()  # left by a killed command
     assert not is_running(settings, "grid-x")
+
+
+class ZenMLServer:
+    """Its REST API's answers, cut down to the keys that are read."""
+
+    def __init__(self, *runs: tuple[str, bool, str | None]) -> None:
+        """Hold runs as (name without its time, in progress, MLflow run's id), the oldest first."""
+        self.runs = runs
+
+    def call(self, method: str, path: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        if path == "projects/9ef6":
+            return {"name": "default"}
+        assert (method, path, params and params["tags"]) == ("GET", "runs", ["grid-tiny-1"])
+        items = [
+            {
+                "id": f"run-{number}",
+                "name": f"{name}-20261126-090214-669640",
+                "body": {"project_id": "9ef6", "in_progress": running},
+                "metadata": {"run_metadata": {"mlflow_run_id": tracked} if tracked else {}},
+            }
+            for number, (name, running, tracked) in enumerate(self.runs)
+        ]
+        return {"items": items}
+
+
+def test_cells_are_as_far_as_zenml_and_mlflow_have_them(
+    registry: Any, settings: Settings, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, deleted = (tracked_run(name).info.run_id for name in ("kept", "deleted"))
+    registry.delete_run(deleted)
+    server = ZenMLServer(
+        ("retried", False, None), ("retried", True, None), ("kept", False, None),
+        ("kept", False, kept), ("kept", False, None), ("deleted", False, deleted),
+        ("killed", False, None), ("of another plan", True, None),
+    )  # fmt: skip
+    names = ("retried", "kept", "deleted", "killed", "to come")
+    record = plan(job(settings), path, [Cell(name, RECIPE) for name in names])
+    record = record.model_copy(update={"tag": "grid-tiny-1"})
+    monkeypatch.setattr(grid_record, "signed_in", lambda _: server)
+    pages = f"{settings.zenml_url}/projects/default/runs"
+    assert states(settings, record) == {
+        "retried": CellState("running", "run-1", f"{pages}/run-1"),
+        "kept": CellState("finished", "run-3", f"{pages}/run-3", kept),
+        "deleted": CellState("deleted", "run-5", f"{pages}/run-5", deleted),
+        "killed": CellState("failed", "run-6", f"{pages}/run-6"),
+        "to come": CellState("not begun"),
+    }
+    monkeypatch.setattr(grid_record, "signed_in", lambda _: None)
+    with pytest.raises(BootstrapError, match="make stack"):
+        states(settings, record)
