@@ -24,9 +24,9 @@ from datetime import datetime
 import psutil
 
 from src.errors import run_command
+from src.services.launcher import MARK
 from src.settings import ROOT, load_settings
 
-MARK = "ZENML_CV_YOLO_CHECKOUT"  # in the environment of every process that supervisor starts
 RAY_MARK = "ZENML_CV_YOLO_RAY_NODE"  # in the environment of every process of a Ray node
 RAY_GRACE = 3.0  # Ray's head does not end when asked, and keeps nothing
 GRACE = 20.0  # seconds between asking a process to end and ending it

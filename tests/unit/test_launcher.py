@@ -1,7 +1,11 @@
 """How the servers are started, natively and in containers, by one piece of code."""
 
+import os
+import shutil
+import socket
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +15,7 @@ import pytest
 from src.services import launcher
 from src.services.launcher import SERVERS, Start
 from src.services.table import SERVICES
-from src.settings import Settings
+from src.settings import ROOT, Settings
 
 CONTAINER = {
     "SERVICE_HOST": "0.0.0.0",
@@ -195,3 +199,34 @@ def test_an_index_that_an_older_version_left_unfinished_is_made_from_the_beginni
     assert (tmp_path / "meta.db").exists()
     (kept,) = tmp_path.glob("data.without-index-*/block")
     assert kept.read_text() == "somebody's"
+
+
+SUPERVISOR = """
+import subprocess, sys
+
+port = sys.argv[1]
+listens = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1])))"
+listens += "; print(flush=True); time.sleep(60)"
+forks = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', *sys.argv[1:]])"
+first = subprocess.Popen([sys.executable, "-c", forks, listens, port], stdout=subprocess.PIPE)
+first.stdout.readline()  # its child listens
+first.wait()
+again = "import sys; from src.services.launcher import end_earlier as end; "
+again += "end({'BIND_ADDRESS': '127.0.0.1', 'MLFLOW_PORT': sys.argv[1]}, 'mlflow')"
+subprocess.run([sys.executable, "-c", again, port], check=True)
+print("supervisor lives")
+"""
+
+
+def test_the_child_of_a_killed_server_gives_its_port_to_the_next(tmp_path: Path) -> None:
+    """As MLflow's, which goes on answering when its parent was killed."""
+    shutil.copytree(ROOT / "src", tmp_path / "src")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, "-c", SUPERVISOR, str(port)], cwd=tmp_path, capture_output=True,
+        text=True, check=True, timeout=60, env=os.environ | {launcher.MARK: str(tmp_path)},
+    )  # fmt: skip
+    assert done.stdout == "supervisor lives\n"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
