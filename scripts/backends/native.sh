@@ -231,7 +231,7 @@ backend_findings() {
   # shellcheck disable=SC2086 # one word, or none
   left=$("$PYTHON_BIN" -m src.services.processes list $supervisor)
   if [ -n "$left" ] && [ -n "$supervisor" ]; then
-    echo "processes of an earlier start live beside the services ($left): make up"
+    echo "processes of an earlier start live beside the services ($left): make down, then make up"
   elif [ -n "$left" ]; then
     echo "supervisor is dead or halted and its services live on ($left): nothing would start them again: make up"
   elif [ -z "$supervisor" ] && [ -f "$STATE/backend" ]; then
