@@ -144,6 +144,9 @@ def train(
     def after_batch(trainer: BaseTrainer) -> None:
         if WATCH.stopped():
             raise KeyboardInterrupt
+        # Ultralytics halves it where the GPU's memory ends, and goes on: another training.
+        if trainer.batch_size != recipe["batch"]:
+            raise MemoryError(f"batch={recipe['batch']} at imgsz={recipe['imgsz']} does not fit")
 
     yolo.add_callback("on_train_batch_end", after_batch)
     yolo.add_callback("on_fit_epoch_end", after_epoch)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from src.training.trainer import configure_libraries, workspace
+from src.datasets.synthetic import draw_synthetic
+from src.training.trainer import configure_libraries, train, workspace
 
 
 @pytest.mark.parametrize(("variable", "threads"), [(None, 1), ("3", 3)])
@@ -42,3 +43,29 @@ def test_nothing_in_a_data_set_is_run_or_unpickled(tmp_path: Path) -> None:
         assert read["val"] == str(copy / "images" / "val")
         assert read["names"] == {0: "person"}
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_batch_that_does_not_fit_is_an_error_and_not_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics itself goes on with half of it, under the recipe's name."""
+    from ultralytics.models.yolo.detect import DetectionTrainer
+
+    original, calls = DetectionTrainer.preprocess_batch, []
+
+    def full_once(self: DetectionTrainer, batch: dict[str, object]) -> dict[str, object]:
+        calls.append(self.batch_size)
+        if len(calls) == 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return dict(original(self, batch))
+
+    monkeypatch.setattr(DetectionTrainer, "preprocess_batch", full_once)
+    data = tmp_path / "data"
+    draw_synthetic(data, counts={"train": 8, "val": 2, "test": 2})
+    (data / "data.yaml").write_text(
+        f"path: {data}\ntrain: images/train\nval: images/val\nnames: [person]\n"
+    )
+    recipe = {"epochs": 1, "imgsz": 32, "batch": 4, "seed": 0, "mosaic": 0}
+    with pytest.raises(MemoryError, match="batch=4 at imgsz=32 does not fit"):
+        train(recipe, data, "yolov8n.yaml", tmp_path / "runs", lambda *_: None)
+    assert calls == [4, 2]
