@@ -141,7 +141,9 @@ def _explain_library(error: BaseException) -> str | None:
         return f"the object store refuses ({said}): make stack, {AGAIN}"
     if _is(error, "requests.exceptions.HTTPError"):
         return f"{_address(error)} answers with an error ({said}): see make logs"
-    if _is(error, "torch.OutOfMemoryError", "builtins.MemoryError"):
+    # PyTorch's on a CPU and OpenCV's have no class of their own.
+    full = "can't allocate memory" in said or "Insufficient memory" in said
+    if full or _is(error, "torch.OutOfMemoryError", "builtins.MemoryError"):
         return f"not enough memory ({said}): a smaller BATCH or IMGSZ, or for a grid fewer JOBS"
     return None
 

@@ -295,8 +295,12 @@ class TestLibraries:
     def test_not_enough_memory(self) -> None:
         import torch
 
+        def too_much() -> None:
+            torch.empty(10**14)
+
         for error in (torch.OutOfMemoryError("CUDA out of memory."), MemoryError()):
             assert "a smaller BATCH or IMGSZ" in (explain(error) or "")
+        assert "a smaller BATCH or IMGSZ" in said_by(too_much)
 
     def test_an_error_raised_from_itself_comes_to_an_end(self) -> None:
         error = ValueError("x")
