@@ -187,7 +187,7 @@ ensure_venv() {
   if [ -x "$PYTHON_BIN" ] && [ -f "$VENV/.created" ]; then return; fi # another make has just made it
   say "creating ${VENV#"$ROOT"/} with $("$python" --version 2>&1)"
   "$python" -m venv --clear "$VENV" || die "$python can't make a virtual environment: on Debian, install python3-venv"
-  random_secret >"$VENV/.created" # so that servers of a replaced one are known
+  random_secret | ensure_file "$VENV/.created" 600 # so that servers of a replaced one are known
 }
 
 # Keep every value of .env, fill blank secrets, append the settings that it lacks.
