@@ -43,7 +43,9 @@ def read(folder: Path) -> Cases:
         for case in parse(report).iter("testcase"):
             file, name = case.get("classname", ""), case.get("name", "")
             if not file.endswith(".bats"):
-                (module,) = re.findall(r"\btest_\w+", file)[:1]
+                module = next(iter(re.findall(r"\btest_\w+", file)), None)
+                if module is None:
+                    sys.exit(f"error: {report.name} is of a run that was interrupted: no figures")
                 file, name = f"{module}.py", name.partition("[")[0]
             if case.find("skipped") is None:
                 passed = case.find("failure") is None and case.find("error") is None
