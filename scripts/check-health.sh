@@ -61,12 +61,17 @@ check_environment() {
   [ -z "$names" ] || good "from the environment, over .env:$names (unset what is not meant)"
 }
 
-# A checkpoint that WEIGHTS names; what was downloaded or kept here is checked, and made again, where it is used.
+# The checkpoint that WEIGHTS names, and the copies of those that trainings started from: each is named by
+# its SHA-256.
 check_weights() {
   case $WEIGHTS in
     auto | scratch | *://*) ;;
     *) if [ -f "$WEIGHTS" ]; then good "WEIGHTS is there"; else bad "WEIGHTS=$WEIGHTS: no such file: set it to a .pt file, a URL, scratch or auto in .env"; fi ;;
   esac
+  all_bad "$("$PYTHON_BIN" -c 'import hashlib, pathlib
+for file in sorted(pathlib.Path(".stack/weights").glob("*.pt")):
+    if hashlib.sha256(file.read_bytes()).hexdigest() != file.stem:
+        print(f"{file} is torn (the next training that starts from it makes it again): rm {file}")')"
 }
 
 check_exposure() {

@@ -106,6 +106,21 @@ SH
   said 'FAIL  WEIGHTS=/no/such.pt: no such file' 'auto in .env'
 }
 
+@test "a torn copy of a checkpoint is found, and the remedy mends it" {
+  mkdir .stack/weights
+  echo whole >.stack/weights/new
+  mv .stack/weights/new ".stack/weights/$(sha256sum .stack/weights/new | cut -d' ' -f1).pt"
+  run -0 scripts/check-health.sh
+  not_said FAIL
+  local torn=.stack/weights/$(printf '%064d' 7).pt
+  echo half >"$torn"
+  failing "$torn is torn"
+  follow 'is torn'
+  [ ! -e "$torn" ]
+  run -0 scripts/check-health.sh
+  not_said FAIL
+}
+
 @test "a service that gave up, is stopped, is silent or another's: each has its remedy" {
   started
   stub_backend 'raise SystemExit(print("mlflow\thealthy\nzenml\tno connection") or 1)'
