@@ -41,6 +41,8 @@ check_space() {
 pip_install() {
   local all=$1
   shift
+  # A killed pip leaves what it was about to rename or delete: a PyTorch as ~orch, of gigabytes.
+  find "$VENV"/lib/python3*/site-packages -maxdepth 2 \( -name '~*' -o -path '*.dist-info/*.tmp' \) -prune -exec rm -rf {} +
   # What is exported, or stands in pip's configuration, would install elsewhere, or nothing.
   unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN PIP_REPORT
   PIP_USER=0 "$PYTHON_BIN" -m pip install --disable-pip-version-check --progress-bar off "$@" 2>&1 | awk -v all="$all" '

@@ -18,7 +18,7 @@ case "\$*" in
   --version) echo Python $2 ;;
   '-m venv --clear '*)
     echo venv >>'$CALLS'
-    rm -rf "\$4" && mkdir -p "\$4/bin" && cp "\$0" "\$4/bin/python"
+    rm -rf "\$4" && mkdir -p "\$4/bin" "\$4/lib/python3.12/site-packages" && cp "\$0" "\$4/bin/python"
     ;;
   '-m pip '*)
     echo "PIP_USER=\${PIP_USER:-} PIP_TARGET=\${PIP_TARGET:-} PIP_PREFIX=\${PIP_PREFIX:-} PIP_DRY_RUN=\${PIP_DRY_RUN:-}" >'$BATS_TEST_TMPDIR/pip environment'
@@ -137,6 +137,18 @@ value_of() { sed -n "s/^$1=//p" .env; }
   : >"$CALLS"
   run -0 scripts/ensure-setup.sh
   called 'pip requirements.txt'
+}
+
+@test "what a killed pip was about to delete or rename is deleted" {
+  run -0 scripts/ensure-setup.sh
+  local packages=.venv/lib/python3.12/site-packages
+  mkdir -p "$packages/~orch/lib" "$packages/torch" "$packages/torch-2.0.dist-info"
+  touch "$packages/~orch/lib/large.so" "$packages/torch-2.0.dist-info/"{INSTALLER,INSTALLERw5msp8ip.tmp}
+  rm .venv/.installed-requirements.txt
+  run -0 scripts/ensure-setup.sh
+  [ "$(find "$packages" -mindepth 1 | sort)" = "$packages/torch
+$packages/torch-2.0.dist-info
+$packages/torch-2.0.dist-info/INSTALLER" ]
 }
 
 @test "a .venv that was interrupted is made again" {
