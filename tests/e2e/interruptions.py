@@ -28,6 +28,8 @@ LOOKS = re.compile(r"/(search|login|get-[a-z-]+)\b|^/RPC2|/ready\b|/logs\b")
 # What differs from one run to the next, or from one of many to the other.
 SAME = [
     (r"(\.stack/(tmp|matplotlib|ultralytics)/|\.unfinished-).*", r"\1*"),
+    (r"(\.venv/)(lib|bin|include)(64)?/(\S*site-packages/)?([.~]?[A-Za-z_]+)?.*", r"\1\2/\5*"),
+    (r"(/pip-[a-z-]+)-[a-z0-9_]{8}.*", r"\1-*"),
     (r"(/mlflow-artifacts/artifacts/).*", r"\1*"),
     (r"^(reports/[^/]*/).*/.*", r"\1*/*"),
     (r"(\.dvc/cache/files/|/dvc-data/files/)\S*?(\.dir)?(\.tmp|\.\S{22}\.tmp)?$", r"\1*\2\3"),
@@ -36,7 +38,7 @@ SAME = [
     (r"(name|accessKey|policyName|userOrGroup)=(zenml|mlflow|dvc-user)", r"\1=*"),
     (r"/(zenml-artifacts|mlflow-artifacts|dvc-data)$", "/*"),
     (r"(?<![A-Za-z])m?-?[0-9a-f]{8}-?[0-9a-f-]{4,}", "#"),
-    (r"(?<=/tmp)[a-z0-9_]{8}\b|(?<=[.-])[a-z0-9_]{8}(?=[/.]|$)", "#"),
+    (r"(?<=/tmp)/?[a-z0-9_]{8}\b|(?<=[.-])[a-z0-9_]{8}(?=[/.]|$)", "#"),
     (r"\d+", "#"),
 ]
 seen, busy, patched = {}, [], []
@@ -184,7 +186,7 @@ class Points:
         status, printed = self._run(words, "")
         assert status == 0, printed
         points = list(dict.fromkeys(self.list.read_text().splitlines()))
-        assert any(point.startswith("src.") for point in points), "Python was not listened to"
+        assert any(": writes " in point for point in points), "Python was not listened to"
         return changes(points)
 
     def kill(self, at: str, *words: str) -> bool:

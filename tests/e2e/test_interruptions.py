@@ -12,6 +12,8 @@ import os
 import re
 import shutil
 import sqlite3
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -26,8 +28,9 @@ from minio.credentials import StaticProvider
 from minio.minioadmin import MinioAdmin
 
 from src.bootstrap.object_store import _normal
-from tests.e2e.conftest import ROOT, TINY_GRID, Checkout
+from tests.e2e.conftest import ROOT, TINY_GRID, Checkout, copy_checkout
 from tests.e2e.interruptions import Points
+from tests.indexes import served_indexes
 
 pytestmark = [
     pytest.mark.e2e,
@@ -75,12 +78,12 @@ class Stack:
     # --- What there is ---
 
     def state(self) -> State:
-        found = {"files": self._files(), "store": self._store(), "processes": self._processes()}
+        found = {"files": self.files(), "store": self._store(), "processes": self._processes()}
         for name in DATABASES:
             found |= self._rows(name)
         return found
 
-    def _files(self) -> list[str]:
+    def files(self) -> list[str]:
         lines = []
         for file in sorted(self.checkout.root.rglob("*")):
             name = file.relative_to(self.checkout.root).as_posix()
@@ -288,6 +291,31 @@ def killed_everywhere(
     COUNTS[name] = good + len(recorded) - len(failed), all_of + len(recorded)
     told = [f"{point}\n  " + "\n  ".join(lines[:12]) for point, lines in failed.items()]
     assert not failed, "\n".join(told)
+
+
+def test_setup(tmp_path: Path) -> None:
+    """A small lock, from indexes on this machine; what needs the real packages is done already."""
+    root, variables = tmp_path / "a checkout", {"PYTHON": sys.executable, "PIP_NO_CACHE_DIR": "1"}
+    root.mkdir()
+    copy_checkout(root)
+    checkout = Checkout(root, tmp_path, variables | {"VENV": str(root / ".venv")})
+    made = (".venv", ".env", ".stack", ".dvc/config.local")
+
+    def reset() -> None:
+        for name in made:
+            shutil.rmtree(root / name) if (root / name).is_dir() else (root / name).unlink(True)
+        (root / ".stack" / "docker").mkdir(parents=True)
+        for later in (".dvc/config.local", ".stack/docker/secrets-written"):
+            (root / later).touch()
+            os.utime(root / later, (time.time() + 3600,) * 2)
+
+    with served_indexes(tmp_path / "indexes") as (address, lock):
+        variables = {"PIP_INDEX_URL": f"{address}/pypi", "TORCH_INDEX": f"{address}/cpu"}
+        checkout.variables |= variables
+        (root / "requirements.txt").write_text(lock)
+        points, there = Points(checkout, tmp_path), Stack(checkout, tmp_path / "kept")
+        command = ("scripts/ensure-setup.sh",)
+        killed_everywhere("setup", command, points, lambda: {"files": there.files()}, reset)
 
 
 # Each builds on those above it.
