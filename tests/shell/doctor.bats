@@ -112,7 +112,8 @@ SH
   mv .stack/weights/new ".stack/weights/$(sha256sum .stack/weights/new | cut -d' ' -f1).pt"
   run -0 scripts/check-health.sh
   not_said FAIL
-  local torn=.stack/weights/$(printf '%064d' 7).pt
+  local torn
+  torn=.stack/weights/$(printf '%064d' 7).pt
   echo half >"$torn"
   failing "$torn is torn"
   follow 'is torn'
