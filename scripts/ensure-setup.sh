@@ -36,13 +36,24 @@ check_space() {
   [ "$free" -ge "$needed" ] || die "$free MB are free in $ROOT, $needed MB are needed: make room"
 }
 
+# A killed pip leaves what it was about to rename or delete, such as a PyTorch of gigabytes as ~orch.
+# And it takes a package for installed whose METADATA are there, which in many wheels come first: last
+# comes the RECORD that names INSTALLER.
+delete_half_installed() {
+  local packages info
+  packages=$(echo "$VENV"/lib/python3*/site-packages)
+  find "$packages" -maxdepth 2 \( -name '~*' -o -path '*.dist-info/*.tmp' \) -prune -exec rm -rf {} +
+  for info in "$packages"/*.dist-info; do
+    grep -qs '/INSTALLER,' "$info/RECORD" || rm -rf "$info"
+  done
+}
+
 # pip install with the arguments after $1, the number of packages. Of what pip says it passes on how far
 # it is, large downloads, retries and errors.
 pip_install() {
   local all=$1
   shift
-  # A killed pip leaves what it was about to rename or delete: a PyTorch as ~orch, of gigabytes.
-  find "$VENV"/lib/python3*/site-packages -maxdepth 2 \( -name '~*' -o -path '*.dist-info/*.tmp' \) -prune -exec rm -rf {} +
+  delete_half_installed
   # What is exported, or stands in pip's configuration, would install elsewhere, or nothing.
   unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN PIP_REPORT
   PIP_USER=0 "$PYTHON_BIN" -m pip install --disable-pip-version-check --progress-bar off "$@" 2>&1 | awk -v all="$all" '

@@ -139,16 +139,18 @@ value_of() { sed -n "s/^$1=//p" .env; }
   called 'pip requirements.txt'
 }
 
-@test "what a killed pip was about to delete or rename is deleted" {
+@test "what a killed pip left half installed is deleted, so that pip installs it" {
   run -0 scripts/ensure-setup.sh
-  local packages=.venv/lib/python3.12/site-packages
-  mkdir -p "$packages/~orch/lib" "$packages/torch" "$packages/torch-2.0.dist-info"
-  touch "$packages/~orch/lib/large.so" "$packages/torch-2.0.dist-info/"{INSTALLER,INSTALLERw5msp8ip.tmp}
-  rm .venv/.installed-requirements.txt
+  cd .venv/lib/python3.12/site-packages
+  mkdir -p '~orch/lib' whole-1.dist-info half-1.dist-info barely-1.dist-info half
+  touch '~orch/lib/large.so' whole-1.dist-info/INSTALLERw5msp8ip.tmp {half,barely}-1.dist-info/METADATA
+  echo 'whole-1.dist-info/INSTALLER,sha256=x,4' >whole-1.dist-info/RECORD
+  echo 'half.py,sha256=x,4' >half-1.dist-info/RECORD # as it came in the wheel
+  rm "$OLDPWD/.venv/.installed-requirements.txt"
+  cd "$OLDPWD"
   run -0 scripts/ensure-setup.sh
-  [ "$(find "$packages" -mindepth 1 | sort)" = "$packages/torch
-$packages/torch-2.0.dist-info
-$packages/torch-2.0.dist-info/INSTALLER" ]
+  [ "$(cd .venv/lib/python3.12/site-packages && find . -mindepth 1 | sort | tr '\n' ' ')" = \
+    './half ./whole-1.dist-info ./whole-1.dist-info/RECORD ' ]
 }
 
 @test "a .venv that was interrupted is made again" {
