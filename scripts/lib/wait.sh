@@ -25,7 +25,7 @@ unhealthy() { awk -F'\t' '$2 != "healthy" { print $1 }' < <("$PYTHON_BIN" -m src
 # started again.
 wait_until_healthy() {
   local deadline=$((SECONDS + START_TIMEOUT)) patience=$((SECONDS + START_TIMEOUT / 3)) service
-  until services_healthy --within 1; do
+  until services_healthy --within 4; do
     if report_failures; then exit 1; fi
     if [ $# -gt 0 ] && [ "$SECONDS" -ge "$patience" ]; then
       for service in $(unhealthy "$@"); do
