@@ -205,7 +205,7 @@ def seen(checkout: Checkout, state: str) -> None:
     if state.endswith(" killed") and state != "supervisor killed":
         return  # supervisor may have started it again already
     said = checkout.make("doctor", expect=2)
-    assert re.search(r"(?m)^FAIL  .*make (up|stack)$", said), said
+    assert re.search(r"(?m)^FAIL  .*make (up( waits for it)?|stack)$", said), said
 
 
 def mended(checkout: Checkout, *, emptied: bool) -> None:
