@@ -45,8 +45,8 @@ def main() -> int:
         found = faults(settings)
         sys.stdout.writelines(f"{fault}: make stack\n" for fault in found)
         return int(bool(found))
+    sweep_own(TEMPORARY)  # of killed ones; where nothing is to be done nobody else would
     if trust and _is_known(settings):
-        sweep_own(TEMPORARY)
         return 0
     with hold("services", "make stack"):  # two at once would both make what is missing
         if not (trust and _is_known(settings)):
