@@ -158,6 +158,7 @@ native_apply() {
 # What an earlier start left is ended first: it would answer in place of what starts now.
 native_mend() {
   local service state dead=()
+  [ -n "$busy" ] || write_service_settings native "$NATIVE_STATE/settings" 600 # one may be torn
   "$PYTHON_BIN" -m src.services.processes end "$(native_ctl pid)"
   while read -r service state _; do
     case $state in
@@ -168,7 +169,6 @@ native_mend() {
   done < <(native_states)
   [ ${#dead[@]} -gt 0 ] || return 0
   say "starting ${dead[*]}"
-  [ -n "$busy" ] || write_service_settings native "$NATIVE_STATE/settings" 600 # one may be torn
   native_check_ports
   native_ctl start "${dead[@]}" >/dev/null || : # who waits for their health says why they died
 }
