@@ -32,7 +32,7 @@ from src.training import fingerprint, scoring, tracking, trainer
 from src.training.provenance import git_commit
 from src.training.recipes import Cell
 from src.zenml_pipelines.command_line import Job
-from src.zenml_pipelines.runs import new_grid_tag, run_name_of
+from src.zenml_pipelines.runs import address_of, new_grid_tag, run_name_of
 
 EXPERIMENT = f"{tracking.EXPERIMENT}_grids"
 FILE = "grid.json"
@@ -191,13 +191,13 @@ def states(settings: Settings, record: GridRecord) -> dict[str, CellState]:
     query = {"tags": [record.tag], "sort_by": "asc:created", "size": 1000, "hydrate": "true"}
     answer: Any = server.call("GET", "runs", params=query)
     ids = {run["body"]["project_id"] for run in answer["items"]}
-    projects = {one: server.call("GET", f"projects/{one}")["name"] for one in ids}
+    projects = {one: str(server.call("GET", f"projects/{one}")["name"]) for one in ids}
     found: dict[str, CellState] = {}
     for run in answer["items"]:
         name = run_name_of(run["name"])
         known = found.get(name)
         project = projects[run["body"]["project_id"]]
-        url = f"{settings.zenml_url}/projects/{project}/runs/{run['id']}"
+        url = address_of(settings.zenml_url, project, run["id"])
         run_id = run["metadata"]["run_metadata"].get("mlflow_run_id")
         if isinstance(run_id, str):
             alive = not tracking.whereabouts(run_id)

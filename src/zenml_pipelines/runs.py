@@ -40,6 +40,11 @@ def run_name_of(name: str) -> str:
     return name.rsplit("-", 3)[0]
 
 
+def address_of(server: str, project: str, run_id: object) -> str:
+    """Return a run's address in the dashboard of the server at ``server``."""
+    return f"{server}/projects/{project}/runs/{run_id}"
+
+
 def new_grid_tag(grid: str) -> str:
     """Return the tag that all runs of one grid get, and that ``make report`` finds them by."""
     return f"{GRID_TAG}{grid}-{datetime.now(UTC):%Y%m%d-%H%M%S}"

@@ -30,7 +30,7 @@ from src.training.tracking import EXPERIMENT, naming_deleted_experiment
 from src.training.trainer import WATCH
 from src.zenml_pipelines.outcome import Finished
 from src.zenml_pipelines.recovery import mark_ended
-from src.zenml_pipelines.runs import claim, new_name
+from src.zenml_pipelines.runs import address_of, claim, new_name
 from src.zenml_steps import summary
 from src.zenml_steps.data_steps import prepare_tiny_coco_dataset
 from src.zenml_steps.eval_steps import summarize_yolo_experiment
@@ -137,7 +137,7 @@ def forget_lost(run_name: str) -> list[str]:
 def dashboard_url(run_id: object) -> str:
     """Return the address of a run in ZenML's dashboard."""
     client = Client()
-    return f"{client.zen_store.url}/projects/{client.active_project.name}/runs/{run_id}"
+    return address_of(client.zen_store.url, client.active_project.name, run_id)
 
 
 def _narrate_less() -> None:
