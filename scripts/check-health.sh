@@ -68,9 +68,10 @@ check_weights() {
     auto | scratch | *://*) ;;
     *) if [ -f "$WEIGHTS" ]; then good "WEIGHTS is there"; else bad "WEIGHTS=$WEIGHTS: no such file: set it to a .pt file, a URL, scratch or auto in .env"; fi ;;
   esac
-  all_bad "$("$PYTHON_BIN" -c 'import hashlib, pathlib
-for file in sorted(pathlib.Path(".stack/weights").glob("*.pt")):
-    if hashlib.sha256(file.read_bytes()).hexdigest() != file.stem:
+  all_bad "$("$PYTHON_BIN" -c 'from pathlib import Path
+from src.files import sha256
+for file in sorted(Path(".stack/weights").glob("*.pt")):
+    if sha256(file) != file.stem:
         print(f"{file} is torn (the next training that starts from it makes it again): rm {file}")')"
 }
 
