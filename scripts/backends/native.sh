@@ -158,20 +158,26 @@ native_apply() {
 # What an earlier start left is ended first: it would answer in place of what starts now.
 native_mend() {
   local service state dead=()
-  [ -n "$busy" ] || write_service_settings native "$NATIVE_STATE/settings" 600 # one may be torn
   "$PYTHON_BIN" -m src.services.processes end "$(native_ctl pid)"
   while read -r service state _; do
     case $state in
-      RUNNING | STARTING) continue ;;
-      BACKOFF) native_ctl stop "$service" >/dev/null ;;
+      RUNNING) continue ;;
+      STARTING) if native_may_start "$service"; then continue; fi ;;
+    esac
+    case $state in
+      STARTING | BACKOFF) native_ctl stop "$service" >/dev/null ;;
     esac
     is_optional "$service" || dead+=("$service")
   done < <(native_states)
   [ ${#dead[@]} -gt 0 ] || return 0
   say "starting ${dead[*]}"
+  [ -n "$busy" ] || write_service_settings native "$NATIVE_STATE/settings" 600 # one may be torn
   native_check_ports
   native_ctl start "${dead[@]}" >/dev/null || : # who waits for their health says why they died
 }
+
+# Not one that has read, or is about to read, a torn file of settings.
+native_may_start() { is_optional "$1" || service_settings "$1" | cmp -s - "$NATIVE_STATE/settings/$1.env"; }
 
 backend_restart() { native_ctl restart "$1" >/dev/null || :; } # likewise
 

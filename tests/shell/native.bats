@@ -177,3 +177,45 @@ s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1], flush=True
   [ ! -e .stack/native/supervisord.pid ]
   [ ! -e .stack/native/object-store/meta.db ]
 }
+
+# Supervisor says $1 of its services and knows no process; what it is told to do is recorded.
+mend() {
+  native 'busy=
+    native_ctl() { [ "$*" != pid ] || { echo $$ && return; }; echo "$*" >>"'"$CALLS"'"; }
+    native_states() { printf "'"$1"'"; }
+    native_check_ports() { :; }
+    native_mend'
+}
+
+@test "a service between two tries is started afresh where its settings are torn, else left to start" {
+  configured
+  : >"$CALLS"
+  run -0 mend 'mlflow RUNNING\nzenml STARTING\ndetector STOPPED\n'
+  called ''
+  cp .stack/native/settings/zenml.env whole
+  head -c 40 whole >.stack/native/settings/zenml.env
+  run -0 mend 'mlflow RUNNING\nzenml STARTING\ndetector STOPPED\n'
+  called $'stop zenml\nstart zenml'
+  cmp whole .stack/native/settings/zenml.env
+}
+
+@test "what an earlier start left is ended before what is starting is waited for" {
+  configured
+  ZENML_CV_YOLO_CHECKOUT=$CHECKOUT sleep 60 3>&- &
+  stray=$!
+  run -0 mend 'mlflow STARTING\n'
+  within 5 ended "$stray"
+}
+
+@test "doctor finds what an earlier start left beside the services, and the remedy ends it" {
+  ZENML_CV_YOLO_CHECKOUT=$CHECKOUT sleep 60 3>&- &
+  stray=$!
+  run -0 native 'native_running() { :; }
+    native_ctl() { echo $$; }
+    backend_findings'
+  said "processes of an earlier start live beside the services (pid $stray sleep since" ': make down, then make up'
+  mkdir -m 700 .stack
+  echo native >.stack/backend
+  run -0 scripts/stop-services.sh
+  within 5 ended "$stray"
+}
