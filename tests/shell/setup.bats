@@ -160,6 +160,17 @@ value_of() { sed -n "s/^$1=//p" .env; }
   called $'venv\npip requirements.txt'
 }
 
+@test "a note of .venv that was cut short is no note: .venv is made again" {
+  write_script "$STUBS/od" <<<'kill -KILL 0'
+  run -137 bash -c 'set -m; scripts/ensure-setup.sh & wait $!' # in a process group of its own
+  [ ! -e .venv/.created ]
+  rm "$STUBS/od"
+  : >"$CALLS"
+  run -0 scripts/ensure-setup.sh
+  called $'venv\npip requirements.txt'
+  [ -s .venv/.created ]
+}
+
 @test "a changed lock is installed" {
   run -0 scripts/ensure-setup.sh
   echo '# changed' >>requirements.txt
