@@ -30,6 +30,14 @@ def test_every_row_of_tests_has_its_figure() -> None:
     assert len(rows) == len(figures.ROW.findall(PAGE)) > 40
 
 
+def test_an_interrupted_run_gives_no_figures(tmp_path: Path) -> None:
+    """Pytest's report then ends with a case that has no name."""
+    cut = REPORT.replace("</testsuite>", '<testcase classname="" name=""/></testsuite>', 1)
+    (tmp_path / "e2e.xml").write_text(cut)
+    with pytest.raises(SystemExit, match=r"e2e\.xml is of a run that was interrupted"):
+        figures.read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("tests", "seen"),
     [
