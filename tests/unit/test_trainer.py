@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from src.datasets import manifest
 from src.datasets.synthetic import draw_synthetic
 from src.training.trainer import configure_libraries, train, workspace
 
@@ -62,9 +63,7 @@ def test_a_batch_that_does_not_fit_is_an_error_and_not_halved(
     monkeypatch.setattr(DetectionTrainer, "preprocess_batch", full_once)
     data = tmp_path / "data"
     draw_synthetic(data, counts={"train": 8, "val": 2, "test": 2})
-    (data / "data.yaml").write_text(
-        f"path: {data}\ntrain: images/train\nval: images/val\nnames: [person]\n"
-    )
+    manifest.write(data, manifest.Manifest(kind="synthetic", seed=42, source_sha256="0" * 64))
     recipe = {"epochs": 1, "imgsz": 32, "batch": 4, "seed": 0, "mosaic": 0}
     with pytest.raises(MemoryError, match="batch=4 at imgsz=32 does not fit"):
         train(recipe, data, "yolov8n.yaml", tmp_path / "runs", lambda *_: None)
