@@ -8,7 +8,7 @@ import pytest
 from src.bootstrap import BootstrapError
 from src.inputs import Inputs
 from src.settings import Settings
-from src.training import fingerprint
+from src.training import fingerprint, tracking
 from src.training.recipes import Cell
 from src.zenml_pipelines import grid_record
 from src.zenml_pipelines.command_line import Job
@@ -156,6 +156,8 @@ def test_cells_are_as_far_as_zenml_and_mlflow_have_them(
     record = plan(job(settings), path, [Cell(name, RECIPE) for name in names])
     record = record.model_copy(update={"tag": "grid-tiny-1"})
     monkeypatch.setattr(grid_record, "signed_in", lambda _: server)
+    monkeypatch.setattr(tracking, "load_settings", lambda: settings)
+    monkeypatch.setattr(tracking, "use_stack", lambda _: None)  # MLflow is this test's own
     pages = f"{settings.zenml_url}/projects/default/runs"
     assert states(settings, record) == {
         "retried": CellState("running", "run-1", f"{pages}/run-1"),
