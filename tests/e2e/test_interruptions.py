@@ -43,6 +43,7 @@ pytestmark = [
 State = dict[str, list[str]]
 DATABASES = ("mlflow/mlflow.db", "zenml/zenml.db")
 SERVERS = ("mlflow", "zenml", "object-store")
+FORCED = ("FORCE=1", "REASON=to see it killed")
 # What a server notes of each request or start, and of who signed in.
 NOTES = {"api_transaction", "api_transaction_result", "alembic_version", "server_settings"}
 # A key that was killed before it was written down is made again, under the same name.
@@ -318,7 +319,7 @@ def test_setup(tmp_path: Path) -> None:
         killed_everywhere("setup", command, points, lambda: {"files": there.files()}, reset)
 
 
-# Each builds on those above it.
+# Each leaves what those below need, and each can be run alone.
 
 
 def test_up(stack: Stack, points: Points) -> None:
@@ -370,16 +371,21 @@ def test_data_again(stack: Stack, points: Points, tmp_path: Path) -> None:
     stack.checkout.run("env", "DATASET=synthetic", "NAME=tiny_person", command)
 
 
-def test_promote(stack: Stack, points: Points) -> None:
+@pytest.fixture(scope="module")
+def compared(stack: Stack) -> Stack:
+    """A stack with a grid, of which one cell is the champion."""
     (stack.checkout.root / "configs" / "grid_scratch.yaml").write_text(TINY_GRID)
     stack.checkout.make("grid")
-    forced = ("FORCE=1", "REASON=to see it killed")
-    stack.checkout.make("promote", "RUN=zenml_yolo_tiny_e1_32", *forced)
+    stack.checkout.make("promote", "RUN=zenml_yolo_tiny_e1_32", *FORCED)
     stack.keep()
-    command = ("make", "promote", "RUN=zenml_yolo_tiny_e1_64", *forced)
-    killed_everywhere("promote", command, points, stack.state, stack.restore)
+    return stack
 
 
-def test_report(stack: Stack, points: Points) -> None:
-    stack.restore()
-    killed_everywhere("report", ("make", "report"), points, stack.state, stack.restore)
+def test_promote(compared: Stack, points: Points) -> None:
+    command = ("make", "promote", "RUN=zenml_yolo_tiny_e1_64", *FORCED)
+    killed_everywhere("promote", command, points, compared.state, compared.restore)
+
+
+def test_report(compared: Stack, points: Points) -> None:
+    command = ("make", "report")
+    killed_everywhere("report", command, points, compared.state, compared.restore)
