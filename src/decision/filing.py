@@ -236,7 +236,8 @@ def _log_to_mlflow(folder: Path, grid: Grid) -> None:
     known = {"run_id": found[0].info.run_id} if found else {"run_name": folder.name}
     with mlflow.start_run(**known, tags={REPORT_TAG: folder.name}):
         mlflow.log_params({"grid": grid.name, "cells": len(grid.cells)})
-        mlflow.log_metrics({f"best_{score}": value for score, value in decision.scores.items()})
+        if not (found and found[0].data.metrics):  # logged again they would stand there twice
+            mlflow.log_metrics({f"best_{score}": value for score, value in decision.scores.items()})
         promoted = str(decision.promote is not None).lower()
         mlflow.set_tags({"best": decision.best, "promoted": promoted, "grid": decision.tag})
         mlflow.log_artifacts(str(folder))
@@ -250,7 +251,10 @@ def _log_to_zenml(folder: Path) -> None:
     if Client().list_artifact_versions(artifact="grid_report", version=folder.name).total:
         return
     page = (folder / "report.html").read_text(encoding="utf-8")
-    save_artifact(HTMLString(page), "grid_report", version=folder.name)
+    # Where it lies is the report's own, so that one that was killed before ZenML knew of it leaves
+    # nothing behind.
+    uri = f"custom_artifacts/grid_report/{folder.name}"
+    save_artifact(HTMLString(page), "grid_report", version=folder.name, uri=uri)
 
 
 def write_index() -> None:

@@ -83,9 +83,13 @@ def decision(folder: Path) -> Decision:
 
 
 def logged() -> int:
+    """How many reports MLflow has, each with its scores once."""
     client = MlflowClient()
     found = client.get_experiment_by_name(filing.REPORTS_EXPERIMENT)
-    return len(client.search_runs([found.experiment_id])) if found else 0
+    runs = client.search_runs([found.experiment_id]) if found else []
+    for run in runs:
+        assert len(client.get_metric_history(run.info.run_id, "best_mAP50")) == 1
+    return len(runs)
 
 
 def test_the_same_grid_again_changes_nothing(
