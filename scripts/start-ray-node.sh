@@ -39,7 +39,7 @@ start_head() {
   [ -n "${NODE_ADDRESS:-}" ] || [ "$LOOPBACK" = false ] ||
     die "other machines can't reach BIND_ADDRESS=$BIND_ADDRESS: set it in .env to this machine's address, then make stack ray-head"
   start_node --head --port "$port" --node-ip-address "$address" --include-dashboard=false
-  say "Ray head: $address:$port, $CPUS cells side by side. On other machines, with RAY_SECRET_KEY of this .env:"
+  say "Ray head: $address:$port, cells side by side: $CPUS. On other machines, with RAY_SECRET_KEY of this .env:"
   say "  make ray-worker RAY_ADDRESS=$address:$port"
 }
 
@@ -47,7 +47,7 @@ start_worker() {
   [ -n "${RAY_ADDRESS:-}" ] || die "name the head: make ray-worker RAY_ADDRESS=host:port"
   "$PYTHON_BIN" -m src.zenml_pipelines.cluster "$RAY_ADDRESS" || exit 1
   start_node --address "$RAY_ADDRESS" ${NODE_ADDRESS:+--node-ip-address "$NODE_ADDRESS"}
-  say "Ray worker: joined $RAY_ADDRESS, $CPUS cells side by side"
+  say "Ray worker: joined $RAY_ADDRESS, cells side by side: $CPUS"
 }
 
 main() {

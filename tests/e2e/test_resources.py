@@ -214,8 +214,8 @@ def test_a_small_dev_shm_is_enough(checkout: Checkout, disks: dict[str, Path]) -
     here = address_towards("198.18.0.1:9")  # Ray makes that of 127.0.0.1
     try:
         checkout.run(*inside, "-", "make", "ray-head", f"NODE_ADDRESS={here}", "CPUS=1")
-        ran = checkout.make("grid", "FORCE=1", "IMGSZ=32", f"RAY_ADDRESS={here}:6379")
-        assert "1 cells, 1 side by side" in ran
+        ran = checkout.make("grid", "FORCE=1", f"RAY_ADDRESS={here}:6379")
+        assert "2 cells, 1 side by side" in ran  # the node's one core; this machine has more
     finally:
         checkout.make("ray-stop")
 
