@@ -30,7 +30,7 @@ run_faults() {
   FIGURES=docs/reliability.md TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m pytest -v -s --junitxml "$results/e2e.xml" \
     tests/e2e/test_bad_days.py tests/e2e/test_docker.py tests/e2e/test_object_store.py \
     tests/e2e/test_resources.py tests/e2e/test_interruptions.py || failed=1
-  "$PYTHON_BIN" -m tests.figures write "$results"
+  TEST_MODE=${MODE:-native} "$PYTHON_BIN" -m tests.figures write "$results"
   rm -r "$results"
   return "$failed"
 }

@@ -2,11 +2,13 @@
 
 ``python -m tests.figures files`` prints the test files that the page's rows name, without those of
 tests/e2e; ``python -m tests.figures write FOLDER`` reads pytest's and bats' JUnit reports there. A
-row names its tests as ``file`` or ``file::name``; all their cases count.
+row names its tests as ``file`` or ``file::name``; all their cases count, each as the last report of
+it says. The row of the backend in ``TEST_MODE`` counts the starting states.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from datetime import date
@@ -18,7 +20,11 @@ PAGE = ROOT / "docs" / "reliability.md"
 REFERENCE = re.compile(r"`(test_\w+\.py|\w+\.bats)(?:::([^`]+))?`")
 ROW = re.compile(r"^(\|.*`(?:test_\w+\.py|\w+\.bats)[^|]*\| )([^|]*)( \|)$", re.MULTILINE)
 
-Cases = dict[tuple[str, str], list[bool]]
+STATES = re.compile(r"(?m)^\| (native|docker) \| (.*) \| (.*) \| .*\|$")
+ALONE = "`test_bad_days.py::test_up_mends`, `test_bad_days.py::test_up_mends_all_others`"
+PAIRS = "`test_bad_days.py::test_up_mends_pairs`"
+
+Cases = dict[tuple[str, str], bool]  # whether it passed, by its file and its name with parameters
 
 
 def references(text: str) -> list[tuple[str, str]]:
@@ -34,22 +40,18 @@ def path_of(file: str) -> Path:
 
 
 def read(folder: Path) -> Cases:
-    """Return whether each case passed, by its file and its name without parameters.
-
-    What was skipped was not seen, and does not count.
-    """
+    """Return whether each case passed that was seen: what was skipped was not."""
     cases: Cases = {}
-    for report in folder.rglob("*.xml"):
+    for report in sorted(folder.rglob("*.xml"), key=lambda file: file.stat().st_mtime):
         for case in parse(report).iter("testcase"):
             file, name = case.get("classname", ""), case.get("name", "")
             if not file.endswith(".bats"):
                 module = next(iter(re.findall(r"\btest_\w+", file)), None)
                 if module is None:
                     sys.exit(f"error: {report.name} is of a run that was interrupted: no figures")
-                file, name = f"{module}.py", name.partition("[")[0]
+                file, name = f"{module}.py", f"{file.partition(module)[2]}::{name}"
             if case.find("skipped") is None:
-                passed = case.find("failure") is None and case.find("error") is None
-                cases.setdefault((file, name), []).append(passed)
+                cases[file, name] = case.find("failure") is None and case.find("error") is None
     return cases
 
 
@@ -59,9 +61,8 @@ def of_row(row: str, cases: Cases) -> list[bool]:
     for file, name in references(row):
         own = [
             passed
-            for (seen_file, seen_name), all_of in cases.items()
-            if seen_file == file and name in ("", seen_name)
-            for passed in all_of
+            for (seen_file, seen_name), passed in cases.items()
+            if seen_file == file and name in ("", seen_name, _function(seen_name))
         ]
         if not own:
             return []
@@ -69,16 +70,30 @@ def of_row(row: str, cases: Cases) -> list[bool]:
     return found
 
 
-def filled(text: str, cases: Cases, today: date) -> str:
-    """Return the page with the last column of each row whose tests have run."""
+def _function(name: str) -> str:
+    """Return a pytest case's name without its class and parameters."""
+    return name.partition("[")[0].rpartition("::")[2]
+
+
+def filled(text: str, cases: Cases, today: date, backend: str) -> str:
+    """Return the page with the last columns of each row whose tests have run."""
 
     def fill(row: re.Match[str]) -> str:
         seen = of_row(row[0], cases)
-        if not seen:
-            return row[0]
-        return f"{row[1]}{sum(seen)} of {len(seen)}, {today:%Y-%m-%d}{row[3]}"
+        return f"{row[1]}{_share(seen)}, {today:%Y-%m-%d}{row[3]}" if seen else row[0]
 
-    return ROW.sub(fill, text)
+    def fill_states(row: re.Match[str]) -> str:
+        alone, pairs = (of_row(names, cases) for names in (ALONE, PAIRS))
+        if row[1] != backend or not (alone or pairs):
+            return row[0]
+        told = (_share(alone) if alone else row[2], _share(pairs) if pairs else row[3])
+        return f"| {backend} | {told[0]} | {told[1]} | {today:%Y-%m-%d} |"
+
+    return STATES.sub(fill_states, ROW.sub(fill, text))
+
+
+def _share(passed: list[bool]) -> str:
+    return f"{sum(passed)} of {len(passed)}"
 
 
 def main(arguments: list[str]) -> int:
@@ -90,7 +105,9 @@ def main(arguments: list[str]) -> int:
             kept = sorted(file for file in files if file.parent.name != "e2e")
             print(*(file.relative_to(ROOT) for file in kept), sep="\n")
         case ["write", folder]:
-            PAGE.write_text(filled(text, read(Path(folder)), date.today()), encoding="utf-8")
+            backend = os.environ.get("TEST_MODE", "native")
+            written = filled(text, read(Path(folder)), date.today(), backend)
+            PAGE.write_text(written, encoding="utf-8")
         case _:
             print(__doc__, file=sys.stderr)
             return 2

@@ -6,7 +6,6 @@ the figures of docs/reliability.md.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import signal
@@ -14,15 +13,14 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from datetime import date
+from contextlib import closing, suppress
 from itertools import combinations
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.e2e.conftest import COMPOSE, ROOT, Checkout, fresh_checkout
+from tests.e2e.conftest import COMPOSE, Checkout, fresh_checkout
 from tests.e2e.servers import Store, ZenML
 
 pytestmark = pytest.mark.e2e
@@ -48,9 +46,11 @@ def pid_of(checkout: Checkout, service: str) -> int:
 
 
 def kill(*pids: int) -> None:
-    for process in [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]:
-        process.kill()
-        psutil.wait_procs([process], timeout=10)
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):  # it went with the one before
+            process = psutil.Process(pid)
+            process.kill()
+            psutil.wait_procs([process], timeout=10)
 
 
 def stopped(service: str) -> State:
@@ -230,36 +230,12 @@ def started(checkout: Checkout) -> None:
     checkout.make("stack")
 
 
-MENDED: dict[str, set[tuple[str, ...]]] = {"alone": set(), "in pairs": set()}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def figures(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Write this backend's row of docs/reliability.md; what did not run stays as it was."""
-    yield
-    if not (page := os.environ.get("FIGURES")):
-        return
-    backend = "docker" if DOCKER else "native"
-    text = (ROOT / page).read_text()
-    row = re.search(rf"(?m)^\| {backend} \| (.*) \| (.*) \| .*\|$", text)
-    assert row
-    ran = {getattr(item, "originalname", "") for item in request.session.items}
-    alone, pairs = row.groups()
-    if "test_up_mends_all_others" in ran:
-        alone = f"{len(MENDED['alone'])} of {len(STATES)}"
-    if "test_up_mends_pairs" in ran:
-        pairs = f"{len(MENDED['in pairs'])} of {math.comb(len(STATES), 2)}"
-    told = f"| {backend} | {alone} | {pairs} | {date.today():%Y-%m-%d} |"
-    (ROOT / page).write_text(text.replace(row[0], told))
-
-
 @pytest.mark.parametrize("state", SHORT)
 def test_up_mends(checkout: Checkout, state: str) -> None:
     STATES[state](checkout)
     seen(checkout, state)
     mended(checkout, emptied=state in EMPTY)
     assert "FAIL" not in checkout.make("doctor")
-    MENDED["alone"].add((state,))
 
 
 @pytest.mark.faults
@@ -269,7 +245,6 @@ def test_up_mends_all_others(checkout: Checkout, state: str) -> None:
     seen(checkout, state)
     mended(checkout, emptied=state in EMPTY)
     assert "FAIL" not in checkout.make("doctor")
-    MENDED["alone"].add((state,))
 
 
 @pytest.mark.faults
@@ -278,7 +253,6 @@ def test_up_mends_pairs(checkout: Checkout, first: str, second: str) -> None:
     STATES[first](checkout)
     STATES[second](checkout)
     mended(checkout, emptied=bool({first, second} & EMPTY))
-    MENDED["in pairs"].add((first, second))
 
 
 # --- Two stacks on the same ports -----------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The figures of docs/reliability.md come from tests that are there."""
 
+import os
 from datetime import date
 from pathlib import Path
 
@@ -52,6 +53,30 @@ def test_an_interrupted_run_gives_no_figures(tmp_path: Path) -> None:
 def test_a_row_counts_its_cases(tmp_path: Path, tests: str, seen: str) -> None:
     (tmp_path / "report.xml").write_text(REPORT)
     text = f"| a promise | {tests} | not yet |\n"
-    filled = figures.filled(text, figures.read(tmp_path), date(2026, 11, 26))
+    filled = figures.filled(text, figures.read(tmp_path), date(2026, 11, 26), "native")
     assert filled == f"| a promise | {tests} | {seen} |\n"
-    assert figures.filled(filled, figures.read(tmp_path), date(2026, 11, 26)) == filled
+    assert figures.filled(filled, figures.read(tmp_path), date(2026, 11, 26), "native") == filled
+
+
+STATES = """<testsuites><testsuite>
+<testcase classname="tests.e2e.test_bad_days" name="test_up_mends[a]"/>
+<testcase classname="tests.e2e.test_bad_days" name="test_up_mends_all_others[b]"/>
+<testcase classname="tests.e2e.test_bad_days" name="test_up_mends_pairs[a-b]"><failure/></testcase>
+<testcase classname="tests.e2e.test_bad_days" name="test_up_mends_pairs[a-c]"/>
+</testsuite></testsuites>"""
+ROWS = "| native | not run yet | not run yet | |\n| docker | 9 of 9 | 36 of 36 | 2026-11-26 |\n"
+
+
+def test_the_starting_states_of_a_backend_and_a_part_run_again(tmp_path: Path) -> None:
+    (tmp_path / "first.xml").write_text(STATES)
+    os.utime(tmp_path / "first.xml", (0, 0))
+
+    def rows() -> str:
+        return figures.filled(ROWS, figures.read(tmp_path), date(2026, 11, 28), "native")
+
+    native, docker = rows().splitlines()
+    assert native == "| native | 2 of 2 | 1 of 2 | 2026-11-28 |"
+    assert docker == ROWS.splitlines()[1]
+    again = [STATES.splitlines()[0], STATES.splitlines()[3], STATES.splitlines()[5]]
+    (tmp_path / "again.xml").write_text("".join(again).replace("<failure/>", ""))
+    assert "| native | 2 of 2 | 2 of 2 | 2026-11-28 |" in rows()
