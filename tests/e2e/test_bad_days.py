@@ -248,7 +248,7 @@ def test_up_mends_all_others(checkout: Checkout, state: str) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("first", "second"), combinations(STATES, 2))
+@pytest.mark.parametrize(("first", "second"), list(combinations(STATES, 2)))
 def test_up_mends_pairs(checkout: Checkout, first: str, second: str) -> None:
     STATES[first](checkout)
     STATES[second](checkout)
