@@ -45,6 +45,8 @@ FOREIGN = (
 )
 FOREIGN_PREFIXES = ("FSSPEC_", "ZENML_SECRETS_STORE_", "ZENML_STORE_")
 TEMPORARY = STATE / "tmp"  # a folder of each process in it
+# The user's commands that see and set the checkout's active stack; in a shell `zenml` may be typed.
+SHARE_ZENML = ("zenml", "bash", "dash", "fish", "sh", "zsh")
 NOT_FOREIGN = ("ZENML_STORE_API_KEY",)  # how a CI runner signs in: docs/lab.md
 
 
@@ -148,13 +150,34 @@ def _inside(folder: str, command: Sequence[str]) -> bool:
     return all(path.resolve().is_relative_to(ROOT) for path in (Path(folder), *files))
 
 
+def _own_configuration(settings: Settings) -> None:
+    """Give this process a copy of ZenML's configuration, which ZenML writes in place.
+
+    Of many processes that share one, one reads half of it, and makes ``default`` the active stack
+    of all.
+    """
+    shared = Path(os.environ["ZENML_CONFIG_PATH"])
+    own = private_folder(Path(os.environ["TMPDIR"]) / "zenml-client")
+    with turn(settings):
+        for file in shared.glob("*.yaml"):
+            shutil.copy2(file, own)
+    os.environ["ZENML_CONFIG_PATH"] = str(own)
+    os.environ["ZENML_LOCAL_STORES_PATH"] = str(shared / "local_stores")
+    config = own / "config.yaml"
+    if config.is_file() and "active_stack_id:" in config.read_text(encoding="utf-8"):
+        os.environ.pop("ZENML_ACTIVE_STACK_ID", None)
+
+
 def main(folder: str, *command: str) -> int:
     """Replace this process by ``command``, run in ``folder``; 127 where it can't be run."""
 
     def replace() -> None:
         source_root = os.environ.get("ZENML_CUSTOM_SOURCE_ROOT")
         use_stack(load_settings())
-        os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # the user's commands see, and set, theirs
+        if Path(command[0]).name in SHARE_ZENML:
+            os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # it would hide which one is active
+        else:
+            _own_configuration(load_settings())
         if source_root is not None:
             os.environ["ZENML_CUSTOM_SOURCE_ROOT"] = source_root
         elif not _inside(folder, command):

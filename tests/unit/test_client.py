@@ -103,7 +103,14 @@ class TestCommand:
     """A command in place of this process."""
 
     @pytest.fixture(autouse=True)
-    def _stack(self, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    def _stack(self, monkeypatch: pytest.MonkeyPatch, settings: Settings, tmp_path: Path) -> None:
+        self.shared = tmp_path / "shared"
+        self.shared.mkdir()
+        monkeypatch.setenv("ZENML_CONFIG_PATH", str(self.shared))
+        monkeypatch.setenv("ZENML_ACTIVE_STACK_ID", "ours")
+        monkeypatch.setenv("ZENML_LOCAL_STORES_PATH", "")  # so that main's own is undone
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        monkeypatch.setattr(type(settings), "backend_state", tmp_path / "state")
         monkeypatch.setattr(client, "load_settings", lambda: settings)
         monkeypatch.setattr(client, "use_stack", lambda settings: None)
 
@@ -140,6 +147,33 @@ class TestCommand:
         monkeypatch.setenv(name, "the user's own")
         client.main(str(folder).format(outside=tmp_path), *words)
         assert seen == ["checkout" if kept else None, "the user's own"]
+
+    @pytest.mark.parametrize("active", ["active_stack_id: theirs\n", ""])
+    def test_each_has_a_copy_of_zenml_s_configuration(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, active: str
+    ) -> None:
+        """ZenML writes it in place: of many at once, one would read half of it."""
+        (self.shared / "config.yaml").write_text(active)
+        seen: dict[str, str] = {}
+        monkeypatch.setattr(os, "execvp", lambda *_: seen.update(os.environ))
+        monkeypatch.chdir(tmp_path)
+        client.main(str(tmp_path), "python")
+        own = Path(seen["ZENML_CONFIG_PATH"])
+        assert own != self.shared
+        assert (own / "config.yaml").read_text() == active
+        assert seen["ZENML_LOCAL_STORES_PATH"] == str(self.shared / "local_stores")
+        assert seen.get("ZENML_ACTIVE_STACK_ID") == (None if active else "ours")
+
+    @pytest.mark.parametrize("command", ["zenml", "/bin/bash"])
+    def test_what_zenml_stack_set_sets_is_there_for_all(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+    ) -> None:
+        seen: dict[str, str] = {}
+        monkeypatch.setattr(os, "execvp", lambda *_: seen.update(os.environ))
+        monkeypatch.chdir(tmp_path)
+        client.main(str(tmp_path), command)
+        assert seen["ZENML_CONFIG_PATH"] == str(self.shared)
+        assert "ZENML_ACTIVE_STACK_ID" not in seen
 
     def test_a_folder_that_is_not_there_is_127(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
