@@ -17,6 +17,7 @@ from zenml import log_metadata, pipeline
 from zenml.client import Client
 from zenml.enums import ExecutionMode, ExecutionStatus
 from zenml.exceptions import RunInterruptedException
+from zenml.integrations.registry import integration_registry
 from zenml.logger import ZenMLConsoleHandler
 
 from src import mlflow_pages
@@ -35,6 +36,10 @@ from src.zenml_steps import summary
 from src.zenml_steps.data_steps import prepare_tiny_coco_dataset
 from src.zenml_steps.eval_steps import summarize_yolo_experiment
 from src.zenml_steps.train_steps import train_yolo_tiny
+
+# Before it compiles a pipeline ZenML imports each integration whose packages are installed, PyTorch
+# and scikit-learn among them, for materializers of which our steps use none.
+integration_registry.activate_integrations = lambda: None  # type: ignore[method-assign]
 
 
 @pipeline(execution_mode=ExecutionMode.FAIL_FAST)  # raises a step's own error

@@ -185,8 +185,12 @@ def test_a_second_time_changes_nothing(checkout: Checkout) -> None:
 
 
 def test_a_second_grid_comes_from_the_cache(checkout: Checkout) -> None:
-    printed = checkout.make("grid")
+    """Without PyTorch: importing it takes seconds."""
+    printed = checkout.run("env", "PYTHONPROFILEIMPORTTIME=1", "make", "grid")
     assert printed.count("(from the cache)") == len(CELLS)
+    imported = set(re.findall(r"(?m)^import time: .*\| +([\w.]+)$", printed))
+    assert {"zenml", "mlflow"} <= imported
+    assert imported.isdisjoint({"torch", "ultralytics", "sklearn"})
     assert len(MLflow(checkout).runs()[EXPERIMENT]) == len(RUNS)
 
 
