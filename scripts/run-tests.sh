@@ -62,8 +62,8 @@ PY
 run_docker() {
   . "$ROOT/scripts/lib/services.sh"
   with_backend docker backend_check || die "the Docker tests need an engine and Compose v2"
-  TEST_MODE=docker "$PYTHON_BIN" -m pytest -v --durations 20 -m "not faults" tests/e2e/test_main_job.py tests/e2e/test_docker.py \
-    tests/e2e/test_object_store.py tests/e2e/test_refusals.py
+  TEST_MODE=docker "$PYTHON_BIN" -m pytest -v -n 2 --dist loadfile --durations 20 -m "not faults" \
+    tests/e2e/test_main_job.py tests/e2e/test_docker.py tests/e2e/test_object_store.py tests/e2e/test_refusals.py
 }
 
 main() {
