@@ -99,6 +99,11 @@ def settle(settings: Settings, built: Kind | None = None) -> Inputs:
         return known
     notices: list[str] = []
     weights = _weights(settings, notices)
+    if weights is None and settings.weights == "auto" and known is not None and _kept(known):
+        notice = f"WEIGHTS: yolov8n.pt can't be had: staying with {known.weights_name}"
+        chosen = settings.dataset if settings.dataset in get_args(Kind) else known.dataset
+        stay = {"settled_for": asked, "dataset": chosen, "notices": [notice]}
+        return _write(record, known.model_copy(update=stay))
     dataset = "imported" if imported else _dataset(settings, weights, built, notices)
     if dataset == "coco128" and weights is None:
         notices.append("40 photos can't teach a network from scratch: expect a score near 0")
@@ -114,6 +119,10 @@ def settle(settings: Settings, built: Kind | None = None) -> Inputs:
         weights_sha256=digest,
         notices=notices,
     )
+    return _write(record, inputs)
+
+
+def _write(record: Path, inputs: Inputs) -> Inputs:
     write_private(record, inputs.model_dump_json(indent=2) + "\n")
     return inputs
 
@@ -143,10 +152,16 @@ def _recorded(record: Path) -> Inputs | None:
 
 def _present(inputs: Inputs) -> bool:
     """Tell whether the recorded checkpoint is still the one that was checked."""
-    if not inputs.pretrained:
-        return True
-    copies = (Path(inputs.weights), Path(inputs.model))
-    return all(file.is_file() and sha256(file) == inputs.weights_sha256 for file in copies)
+    return not inputs.pretrained or (_is_copy(Path(inputs.weights), inputs) and _kept(inputs))
+
+
+def _kept(inputs: Inputs) -> bool:
+    """Tell whether the kept copy of a recorded checkpoint is there, and whole."""
+    return inputs.pretrained and _is_copy(Path(inputs.model), inputs)
+
+
+def _is_copy(file: Path, inputs: Inputs) -> bool:
+    return file.is_file() and sha256(file) == inputs.weights_sha256
 
 
 def _weights(settings: Settings, notices: list[str]) -> Path | None:

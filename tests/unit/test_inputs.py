@@ -117,6 +117,22 @@ def test_the_decision_stays_when_the_network_goes(settings: Settings, network: N
     assert settle(settings) == first
 
 
+def test_what_was_brought_along_stays_without_a_network(
+    make_settings: MakeSettings, network: Network, checkpoint: Path
+) -> None:
+    """`make baseline COCO128_URL=… WEIGHTS=…` on a machine without one, then `make grid`."""
+    stick = make_settings(weights=str(checkpoint), coco128_url="file:///stick/coco128.zip")
+    network.cut = {PRETRAINED_URL, make_settings().coco128_url}
+    brought = settle(stick)
+    for _ in range(2):
+        found = settle(make_settings(), "coco128")
+        assert (found.dataset, found.weights_sha256) == ("coco128", brought.weights_sha256)
+        assert found.weights_name == brought.weights_name
+        assert "staying with my weights.pt" in said(found)
+        checkpoint.unlink(missing_ok=True)  # the stick is pulled out
+    assert settle(make_settings(weights="scratch"), "coco128").pretrained is False
+
+
 @pytest.mark.parametrize(
     "changes",
     [
