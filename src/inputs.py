@@ -100,7 +100,8 @@ def settle(settings: Settings, built: Kind | None = None) -> Inputs:
     notices: list[str] = []
     weights = _weights(settings, notices)
     if weights is None and settings.weights == "auto" and known is not None and _kept(known):
-        notice = f"WEIGHTS: yolov8n.pt can't be had: staying with {known.weights_name}"
+        name = known.weights_name
+        notice = f"yolov8n.pt can't be downloaded: staying with {name}, which was given before"
         chosen = settings.dataset if settings.dataset in get_args(Kind) else known.dataset
         stay = {"settled_for": asked, "dataset": chosen, "notices": [notice]}
         return _write(record, known.model_copy(update=stay))
