@@ -83,7 +83,7 @@ native_hash() {
 native_ctl() {
   "$PYTHON_BIN" -c 'import socket, sys
 from supervisor.supervisorctl import main
-socket.setdefaulttimeout(5 if sys.argv[3:] == ["pid"] else 60)
+socket.setdefaulttimeout(5 if sys.argv[3] in ("pid", "status") else 60)
 main()' -c "$NATIVE_CONF" "$@"
 }
 
