@@ -140,6 +140,20 @@ configured() {
   [ "$output" = $'object-store\tstopped\t-\nmlflow\tstopped\t-\nzenml\tstopped\t-\ndetector\tstopped\t-' ]
 }
 
+@test "a halted supervisor is not waited for when its services' states are asked for" {
+  configured
+  native 'native_ensure_socket_folder; cat conf >"$NATIVE_CONF"; native_socket' >path
+  "$REAL_PYTHON" -c 'import socket, sys, time
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print("here", flush=True); time.sleep(120)' "$(cat path)" >here 3>&- &
+  LISTENER=$!
+  within 5 test -s here
+  SECONDS=0
+  run -0 native 'native_is_ours && native_states'
+  said "mlflow STOPPED -"
+  [ "$SECONDS" -ge 4 ]
+  [ "$SECONDS" -lt 30 ]
+}
+
 @test "a listener on [::1], which clients of localhost try first, is in the way" {
   "$REAL_PYTHON" -c 'import socket, time
 s = socket.create_server(("::1", 0), family=socket.AF_INET6); print(s.getsockname()[1], flush=True); time.sleep(60)' >port 2>none 3>&- &
