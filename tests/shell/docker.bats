@@ -243,11 +243,11 @@ print(first.getsockname()[1], second.getsockname()[1], flush=True); time.sleep(6
 }
 
 @test "a port that is taken is named before anything is started" {
-  "$REAL_PYTHON" -c 'import socket, time; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1], flush=True); time.sleep(60)' >port 3>&- &
+  "$REAL_PYTHON" -c 'import socket, sys, time; s = socket.create_server(("127.0.0.1", int(sys.argv[1]))); print("here", flush=True); time.sleep(60)' "$MLFLOW_PORT" >here 3>&- &
   LISTENER=$!
-  within 10 test -s port
-  MLFLOW_PORT=$(cat port) run -1 docker_backend backend_up
-  said "MLFLOW_PORT $(cat port) is taken by" 'set MLFLOW_PORT in .env'
+  within 10 test -s here
+  run -1 docker_backend backend_up
+  said "MLFLOW_PORT $MLFLOW_PORT is taken by" 'set MLFLOW_PORT in .env'
   called ''
 }
 

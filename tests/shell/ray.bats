@@ -19,7 +19,7 @@ teardown() { scripts/stop-ray-node.sh; }
 
 @test "a head asks for the token, which is in a private file only" {
   BIND_ADDRESS=192.0.2.10 run -0 scripts/start-ray-node.sh head
-  said '192.0.2.10:6379, 2 cells' 'make ray-worker RAY_ADDRESS=192.0.2.10:6379'
+  said '192.0.2.10:6379, cells side by side: 2' 'make ray-worker RAY_ADDRESS=192.0.2.10:6379'
   called=$(cat "$CALLS")
   [[ $called == *"--head --port 6379 --node-ip-address 192.0.2.10"* ]]
   [[ $called == *RAY_AUTH_MODE=token* ]]
