@@ -99,12 +99,9 @@ def settle(settings: Settings, built: Kind | None = None) -> Inputs:
         return known
     notices: list[str] = []
     weights = _weights(settings, notices)
-    if weights is None and settings.weights == "auto" and known is not None and _kept(known):
-        name = known.weights_name
-        notice = f"yolov8n.pt can't be downloaded: staying with {name}, which was given before"
-        chosen = settings.dataset if settings.dataset in get_args(Kind) else known.dataset
-        stay = {"settled_for": asked, "dataset": chosen, "notices": [notice]}
-        return _write(record, known.model_copy(update=stay))
+    earlier = _given_before(settings, known) if weights is None else None
+    if earlier is not None:
+        weights = Path(earlier.weights)
     dataset = "imported" if imported else _dataset(settings, weights, built, notices)
     if dataset == "coco128" and weights is None:
         notices.append("40 photos can't teach a network from scratch: expect a score near 0")
@@ -112,7 +109,13 @@ def settle(settings: Settings, built: Kind | None = None) -> Inputs:
         weights = None
     if weights is None and settings.weights != SCRATCH:
         notices.append("WEIGHTS: training starts FROM SCRATCH (no pretrained weights)")
-    digest = SCRATCH if weights is None else _checked(weights, known)
+    if weights is None:
+        digest = SCRATCH
+    elif earlier is not None:  # whose own file may be gone
+        digest = earlier.weights_sha256
+        notices.append(f"WEIGHTS: staying with {earlier.weights_name}, which was given before")
+    else:
+        digest = _checked(weights, known)
     inputs = Inputs(
         settled_for=asked,
         dataset=dataset,
@@ -120,10 +123,6 @@ def settle(settings: Settings, built: Kind | None = None) -> Inputs:
         weights_sha256=digest,
         notices=notices,
     )
-    return _write(record, inputs)
-
-
-def _write(record: Path, inputs: Inputs) -> Inputs:
     write_private(record, inputs.model_dump_json(indent=2) + "\n")
     return inputs
 
@@ -159,6 +158,12 @@ def _present(inputs: Inputs) -> bool:
 def _kept(inputs: Inputs) -> bool:
     """Tell whether the kept copy of a recorded checkpoint is there, and whole."""
     return inputs.pretrained and _is_copy(Path(inputs.model), inputs)
+
+
+def _given_before(settings: Settings, known: Inputs | None) -> Inputs | None:
+    """Return the record whose weights ``auto`` stays with where yolov8n.pt can't be had."""
+    stays = settings.weights == "auto" and known is not None and _kept(known)
+    return known if stays else None
 
 
 def _is_copy(file: Path, inputs: Inputs) -> bool:

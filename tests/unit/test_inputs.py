@@ -133,6 +133,17 @@ def test_what_was_brought_along_stays_without_a_network(
     assert settle(make_settings(weights="scratch"), "coco128").pretrained is False
 
 
+@pytest.mark.parametrize("dataset", ["auto", "synthetic"])
+def test_what_your_own_data_start_from_stays_without_a_network_too(
+    make_settings: MakeSettings, network: Network, checkpoint: Path, dataset: str
+) -> None:
+    """`DATASET` served the first time only: what .env names since is another set's."""
+    network.cut = {PRETRAINED_URL}
+    settle(make_settings(weights=str(checkpoint)), "imported")
+    found = settle(make_settings(dataset=dataset), "imported")
+    assert (found.dataset, found.weights) == ("imported", str(checkpoint))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
