@@ -24,7 +24,8 @@ STATES = re.compile(r"(?m)^\| (native|docker) \| (.*) \| (.*) \| .*\|$")
 ALONE = "`test_bad_days.py::test_up_mends`, `test_bad_days.py::test_up_mends_all_others`"
 PAIRS = "`test_bad_days.py::test_up_mends_pairs`"
 
-Cases = dict[tuple[str, str], bool]  # whether it passed, by its file and its name with parameters
+# Whether each passed, by its file, its name without parameters, and all that tells it from others.
+Cases = dict[tuple[str, str, str], bool]
 
 
 def references(text: str) -> list[tuple[str, str]]:
@@ -45,13 +46,15 @@ def read(folder: Path) -> Cases:
     for report in sorted(folder.rglob("*.xml"), key=lambda file: file.stat().st_mtime):
         for case in parse(report).iter("testcase"):
             file, name = case.get("classname", ""), case.get("name", "")
+            whole = f"{file}::{name}"
             if not file.endswith(".bats"):
                 module = next(iter(re.findall(r"\btest_\w+", file)), None)
                 if module is None:
                     sys.exit(f"error: {report.name} is of a run that was interrupted: no figures")
-                file, name = f"{module}.py", f"{file.partition(module)[2]}::{name}"
+                file, name = f"{module}.py", name.partition("[")[0]
             if case.find("skipped") is None:
-                cases[file, name] = case.find("failure") is None and case.find("error") is None
+                passed = case.find("failure") is None and case.find("error") is None
+                cases[file, name, whole] = passed
     return cases
 
 
@@ -61,18 +64,13 @@ def of_row(row: str, cases: Cases) -> list[bool]:
     for file, name in references(row):
         own = [
             passed
-            for (seen_file, seen_name), passed in cases.items()
-            if seen_file == file and name in ("", seen_name, _function(seen_name))
+            for (seen_file, seen_name, _), passed in cases.items()
+            if seen_file == file and name in ("", seen_name)
         ]
         if not own:
             return []
         found += own
     return found
-
-
-def _function(name: str) -> str:
-    """Return a pytest case's name without its class and parameters."""
-    return name.partition("[")[0].rpartition("::")[2]
 
 
 def filled(text: str, cases: Cases, today: date, backend: str) -> str:
