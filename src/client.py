@@ -44,10 +44,10 @@ FOREIGN = (
     "ZENML_LOCAL_STORES_PATH",
 )
 FOREIGN_PREFIXES = ("FSSPEC_", "ZENML_SECRETS_STORE_", "ZENML_STORE_")
+NOT_FOREIGN = ("ZENML_STORE_API_KEY",)  # how a CI runner signs in: docs/lab.md
 TEMPORARY = STATE / "tmp"  # a folder of each process in it
 # The user's commands that see and set the checkout's active stack; in a shell `zenml` may be typed.
 SHARE_ZENML = ("zenml", "bash", "dash", "fish", "sh", "zsh")
-NOT_FOREIGN = ("ZENML_STORE_API_KEY",)  # how a CI runner signs in: docs/lab.md
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
@@ -173,11 +173,12 @@ def main(folder: str, *command: str) -> int:
 
     def replace() -> None:
         source_root = os.environ.get("ZENML_CUSTOM_SOURCE_ROOT")
-        use_stack(load_settings())
+        settings = load_settings()
+        use_stack(settings)
         if Path(command[0]).name in SHARE_ZENML:
             os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # it would hide which one is active
         else:
-            _own_configuration(load_settings())
+            _own_configuration(settings)
         if source_root is not None:
             os.environ["ZENML_CUSTOM_SOURCE_ROOT"] = source_root
         elif not _inside(folder, command):
