@@ -5,7 +5,7 @@ Pictures go to ``PICTURES`` (default: a temporary folder), one for each test tha
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -60,14 +60,27 @@ class Visit:
         )
         self.page.set_default_timeout(WAIT)
         self._sent: set[str] = set()
+        self._failed: list[str] = []
         self.page.on("request", lambda request: self._sent.add(request.url))
-        self.page.on("requestfailed", self._forget_blocked)
+        self.page.on("response", self._note_status)
+        self.page.on("requestfailed", self._note_failed)
         self._pictures, self._name = pictures, name
 
-    def _forget_blocked(self, request: "playwright.Request") -> None:
-        """Forget what never left the browser, because the page's own policy forbids it."""
+    def _note_failed(self, request: "playwright.Request") -> None:
+        """Note what failed, and forget what the page's own policy kept in the browser."""
         if "csp" in (request.failure or "").lower():
             self._sent.discard(request.url)
+        else:
+            self._failed.append(f"{request.failure} {request.method} {request.url}")
+
+    def _note_status(self, response: "playwright.Response") -> None:
+        if response.status >= 400:
+            self._failed.append(f"{response.status} {response.request.method} {response.url}")
+
+    @property
+    def seen(self) -> str:
+        """What a person would tell of the page: its address, its text, and what failed in it."""
+        return "\n".join([self.page.url, self.page.inner_text("body"), *self._failed])
 
     @property
     def hosts(self) -> set[str]:
@@ -82,6 +95,18 @@ class Visit:
     def shows(self, *texts: str) -> None:
         for text in texts:
             self.page.get_by_text(text).first.wait_for()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the page that a failed test had before it."""
+    report = yield
+    made = getattr(item, "funcargs", {}).get("visit")
+    if report.failed and report.when == "call" and made:
+        report.sections.append(("page", made.seen))
+    return report
 
 
 @pytest.fixture
