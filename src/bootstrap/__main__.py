@@ -59,9 +59,9 @@ def faults(settings: Settings) -> list[str]:
     found = []
     if not object_store.is_reachable(settings):
         found.append("the object store lacks a bucket, or refuses the keys of .env")
-    if zenml_server.signed_in(settings) is None:
+    if (server := zenml_server.signed_in(settings)) is None:
         found.append("ZenML refuses this checkout's API key, or has not given it one yet")
-    elif not zenml_state.is_right(settings):
+    elif not zenml_state.is_right(server, settings):
         found.append("the ZenML stack, its components or secrets are not as .env says")
     return found
 
@@ -70,8 +70,7 @@ def converge(settings: Settings) -> None:
     """Bring all in line, a line for each."""
     object_store.converge(settings)
     mlflow_server.converge(settings)
-    zenml_server.converge(settings)
-    if zenml_state.is_right(settings):
+    if zenml_state.is_right(zenml_server.converge(settings), settings):
         for what in zenml_state.lines(settings):
             report(what, "unchanged")
     else:

@@ -58,8 +58,10 @@ class Server:
         return items[0] if items else None
 
 
-def converge(settings: Settings) -> None:
+def converge(settings: Settings) -> Server:
     """Carry a changed administrator through; make sure that a valid API key is stored.
+
+    Returns a session of that key: to sign in takes the server half a second.
 
     Raises:
         BootstrapError: When the server does not answer or knows neither the password of ``.env``
@@ -67,7 +69,7 @@ def converge(settings: Settings) -> None:
     """
     server = Server(settings.zenml_url)
     _ensure_administrator(server, settings)
-    _ensure_api_key(server, settings)
+    return _ensure_api_key(server, settings)
 
 
 def signed_in(settings: Settings) -> Server | None:
@@ -128,7 +130,7 @@ def _decline_survey(server: Server) -> bool:
     return True
 
 
-def _ensure_api_key(server: Server, settings: Settings) -> None:
+def _ensure_api_key(server: Server, settings: Settings) -> Server:
     account = server.find("service_accounts", SERVICE_ACCOUNT)
     if account is None:
         body = {"name": SERVICE_ACCOUNT, "description": "make stack's client", "active": True}
@@ -140,9 +142,9 @@ def _ensure_api_key(server: Server, settings: Settings) -> None:
     else:
         report(f"ZenML service account {SERVICE_ACCOUNT}", "unchanged")
 
-    if signed_in(settings):
+    if client := signed_in(settings):
         report("ZenML API key", "unchanged")
-        return
+        return client
     keys = f"service_accounts/{account['id']}/api_keys"
     known = server.find(keys, API_KEY)
     if known is None:
@@ -154,6 +156,9 @@ def _ensure_api_key(server: Server, settings: Settings) -> None:
     assert isinstance(body_, dict)
     write_private(settings.api_key_file, f"{body_['key']}\n")
     report("ZenML API key", "created" if known is None else "updated")
+    if (client := signed_in(settings)) is None:
+        raise BootstrapError("ZenML refuses the API key that it has just given: see make logs")
+    return client
 
 
 def _active(account: dict[str, object]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from src.bootstrap.applied import former_buckets
-from src.bootstrap.zenml_server import TIMEOUT, Server, signed_in
+from src.bootstrap.zenml_server import TIMEOUT, Server
 from src.settings import ROOT, Settings
 
 STACK = "mlflow_stack"
@@ -105,15 +105,12 @@ def lines(settings: Settings) -> list[str]:
     return [*names, *parts, f"stack {STACK}", "active stack"]
 
 
-def is_right(settings: Settings) -> bool:
-    """Tell whether the server and this checkout's client hold all of it."""
+def is_right(server: Server, settings: Settings) -> bool:
+    """Tell whether the server, signed in at, and this checkout's client hold all of it."""
     client = settings.backend_state / "zenml-client" / "config.yaml"
     if not (client.is_file() and settings.stack_id_file.is_file()):
         return False
-    server = signed_in(settings)
-    return (
-        server is not None and _secrets_right(server, settings) and _stack_right(server, settings)
-    )
+    return _secrets_right(server, settings) and _stack_right(server, settings)
 
 
 def _secrets_right(server: Server, settings: Settings) -> bool:

@@ -1,9 +1,9 @@
 """Whether the services answer, each with a request that goes through to its database, and are ours.
 
-A server's own ``/health`` may say OK without its database; a search in MLflow, a sign-in at ZenML
-and a list of the store's buckets can't. Whoever else answers on a port is told apart by what
-only ours answers. ``python -m src.services.health [SERVICE…]`` exits 0 when all are healthy, by
-default those that ``make up`` starts.
+A server's own ``/health`` may say OK without its database; a search in MLflow, ZenML's description
+of itself and a list of the store's buckets can't. Whoever else answers on a port is told apart by
+what only ours answers. ``python -m src.services.health [SERVICE…]`` exits 0 when all are healthy,
+by default those that ``make up`` starts.
 """
 
 from __future__ import annotations
@@ -78,7 +78,6 @@ def check(service: Service, settings: Settings) -> str | None:
                 asked.method,
                 service.url(settings) + asked.path,
                 json=asked.json,
-                data={"username": user, "password": password} if asked.sign_in == "form" else None,
                 auth=signer,
                 timeout=TIMEOUT,
             )

@@ -34,7 +34,7 @@ class Check:
     json: Mapping[str, object] | None = None
     # How the sign-in is sent along. A server proves that it is this checkout's by a header of its
     # answers; a store, by taking the root user's signature, which no other does.
-    sign_in: Literal["basic", "form", "signature"] | None = None
+    sign_in: Literal["basic", "signature"] | None = None
     alive: str = "/health"  # asked every few seconds of a run: costs the server nothing
     # 401 is an answer too where a changed password is yet to be carried through by `make stack`.
     answers: tuple[int, ...] = (200,)
@@ -143,7 +143,7 @@ SERVICES = (
             "MYSQL_ZENML_PASSWORD",
         ),
         needs=("mysql", "object-store"),
-        check=Check("/api/v1/login", "POST", sign_in="form", answers=(200, 401)),
+        check=Check("/api/v1/info"),
         sign_in=SignIn("ZENML_ADMIN_USERNAME", "ZENML_ADMIN_PASSWORD"),
     ),
     Service(

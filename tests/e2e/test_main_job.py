@@ -174,9 +174,11 @@ def test_no_secret_in_the_process_list_and_under_a_gigabyte(checkout: Checkout) 
 
 
 def test_a_second_time_changes_nothing(checkout: Checkout) -> None:
+    sign_ins = _sign_ins(checkout)
     started = time.monotonic()
     printed = checkout.make("up", "stack", "data")
     seconds = time.monotonic() - started
+    assert _sign_ins(checkout) == sign_ins + 2, "each takes the server up to half a second"
     lines = [line for line in printed.splitlines() if ": " in line and not line.startswith(" ")]
     outcomes = [line.split(": ")[1] for line in lines]
     assert len(outcomes) > 15
@@ -366,6 +368,7 @@ def test_each_change_by_hand_is_seen(checkout: Checkout) -> None:
         "from zenml.client import Client\n"
         "from zenml.enums import StackComponentType as T\n"
         "from src.bootstrap import zenml_stack, zenml_state\n"
+        "from src.bootstrap.zenml_server import signed_in\n"
         "from src.settings import load_settings\n"
         "client, settings = Client(), load_settings()\n"
         "def component(name, kind, **values):\n"
@@ -381,13 +384,13 @@ def test_each_change_by_hand_is_seen(checkout: Checkout) -> None:
         "        'mlflow_stack', component_updates={T.ARTIFACT_STORE: 'default'}),\n"
         "    'active': lambda: client.activate_stack('default'),\n"
         "}\n"
-        "right = {'before': zenml_state.is_right(settings)}\n"
+        "right = {'before': zenml_state.is_right(signed_in(settings), settings)}\n"
         "with contextlib.redirect_stdout(io.StringIO()):\n"
         "    for name, change in changes.items():\n"
         "        change()\n"
-        "        right[name] = zenml_state.is_right(settings)\n"
+        "        right[name] = zenml_state.is_right(signed_in(settings), settings)\n"
         "        zenml_stack.converge(settings)\n"
-        "right['after'] = zenml_state.is_right(settings)\n"
+        "right['after'] = zenml_state.is_right(signed_in(settings), settings)\n"
         "print(json.dumps(right))\n"
     )
     changed = ("value", "secret", "tracker", "store", "stack", "active")
@@ -478,6 +481,11 @@ def test_clean_asks_first_and_then_leaves_nothing(checkout: Checkout) -> None:
         "reports/mine.md",
     }
     assert list(checkout.home.iterdir()) == []
+
+
+def _sign_ins(checkout: Checkout) -> int:
+    logged = checkout.make("logs", "SERVICE=zenml", "LINES=100000")
+    return logged.count("POST /api/v1/login")
 
 
 def _digests(folder: Path) -> dict[str, str]:

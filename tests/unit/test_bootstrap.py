@@ -29,7 +29,7 @@ def test_what_a_killed_one_has_left_goes_though_nothing_is_to_be_done(
         for server in ("object_store", "mlflow_server", "zenml_server"):
             monkeypatch.setattr(getattr(module, server), "converge", lambda _: None)
         monkeypatch.setattr(module, "hold", lambda *_: nullcontext())
-        monkeypatch.setattr(module.zenml_state, "is_right", lambda _: True)
+        monkeypatch.setattr(module.zenml_state, "is_right", lambda *_: True)
     monkeypatch.setattr("sys.argv", ["bootstrap", *([trust] if trust else [])])
     assert module.main() == 0
     assert list(tmp_path.iterdir()) == []
