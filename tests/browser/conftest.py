@@ -4,7 +4,6 @@ Pictures go to ``PICTURES`` (default: a temporary folder), one for each test tha
 """
 
 import os
-import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,9 +14,9 @@ import requests
 from src.client import use_stack
 from src.services.health import check_all
 from src.settings import Settings, load_settings
+from tests.chromium import CHROMIUM, chromium, undisturbed
 
 playwright = pytest.importorskip("playwright.sync_api", reason="make lint installs Playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 WAIT = 60_000  # ms for a page to show what it should, on a busy machine too
 Take = Callable[[str], Path]
 
@@ -38,26 +37,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["playwright.Br
     """Return a browser that keeps nothing in the home folder."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on PATH: on Debian, apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        # Drawn without a GPU, ZenML's animated sign-in page takes a busy machine's whole time.
-        options = ["--disable-background-networking", "--disable-gpu", "--disable-3d-apis"]
-        options.append("--disable-dev-shm-usage")
-        if os.geteuid() == 0:
-            options.append("--no-sandbox")
-        home = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
-        home["HOME"] = str(tmp_path_factory.mktemp("home"))
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=options, env=home)
+    home = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    home["HOME"] = str(tmp_path_factory.mktemp("home"))
+    with chromium(env=home) as opened:
         yield opened
-        opened.close()
 
 
 class Visit:
     """A fresh browser window, as a newcomer's, that notes which hosts it is sent to."""
 
-    def __init__(self, browser: "playwright.Browser", pictures: Path, name: str) -> None:
-        self.page = browser.new_page(
-            viewport={"width": 1400, "height": 900}, reduced_motion="reduce"
-        )
+    def __init__(self, pages: "playwright.BrowserContext", pictures: Path, name: str) -> None:
+        self.page = pages.new_page()
         self.page.set_default_timeout(WAIT)
         self._sent: set[str] = set()
         self._failed: list[str] = []
@@ -110,27 +100,37 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture
+def pages(browser: "playwright.Browser") -> Iterator["playwright.BrowserContext"]:
+    made = browser.new_context(viewport={"width": 1400, "height": 900}, reduced_motion="reduce")
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def visit(
-    browser: "playwright.Browser",
+    pages: "playwright.BrowserContext",
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Visit]:
     folder = Path(os.environ.get("PICTURES") or tmp_path_factory.mktemp("pictures"))
     folder.mkdir(parents=True, exist_ok=True)
-    made = Visit(browser, folder, request.node.name.removeprefix("test_"))
+    made = Visit(pages, folder, request.node.name.removeprefix("test_"))
     yield made
     assert made.hosts <= {load_settings().host}, "upstream's page sends the browser elsewhere"
-    made.page.close()
 
 
 @pytest.fixture
 def zenml(visit: Visit, stack: Settings) -> Visit:
     """A window signed in to ZenML with what `make credentials` shows."""
-    visit.page.goto(f"{stack.zenml_url}/login")
-    visit.page.locator("input[name=username]").fill(stack.zenml_admin_username)
-    visit.page.locator("input[type=password]").fill(stack.zenml_admin_password)
-    visit.page.keyboard.press("Enter")
-    visit.page.wait_for_url(lambda url: "/login" not in url)
+
+    def sign_in() -> None:
+        visit.page.goto(f"{stack.zenml_url}/login")
+        visit.page.locator("input[name=username]").fill(stack.zenml_admin_username)
+        visit.page.locator("input[type=password]").fill(stack.zenml_admin_password)
+        visit.page.keyboard.press("Enter")
+        visit.page.wait_for_url(lambda url: "/login" not in url)
+
+    undisturbed(visit.page.context, sign_in)
     return visit
 
 

@@ -29,6 +29,7 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.chromium import CHROMIUM, chromium
 from tests.e2e.conftest import SHARED, Checkout, free_ports
 from tests.e2e.servers import MLflow, Store, pairs
 
@@ -36,7 +37,6 @@ pytestmark = pytest.mark.e2e
 
 NATIVE = os.environ.get("TEST_MODE", "native") == "native"
 LONG = bool(os.environ.get("TEST_LONG"))
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MODEL = "person-detector"
 FORCE = ("FORCE=1", "REASON=for the test")
 FIRST, SECOND = 192, 128  # image sizes, px, of the two champions
@@ -612,16 +612,11 @@ def test_weights_replaced_in_the_store_are_not_promoted(checkout: Checkout) -> N
 def test_a_picture_dropped_on_the_page_shows_its_boxes(
     checkout: Checkout, odd: list[Path], tmp_path: Path
 ) -> None:
-    from playwright.sync_api import sync_playwright
-
     picture = next(
         file for file in odd if file.suffix == ".jpg" and ask(checkout, file).json()["detections"]
     )
     answer = ask(checkout, picture).json()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 900, "height": 1000})
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -639,7 +634,6 @@ def test_a_picture_dropped_on_the_page_shows_its_boxes(
         faults = [fault for fault in faults if "415" not in fault]
         page.set_viewport_size({"width": 360, "height": 700})
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        browser.close()
     assert faults == []
 
 

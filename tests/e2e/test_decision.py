@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.chromium import CHROMIUM, chromium
 from tests.e2e.conftest import Checkout
 from tests.e2e.servers import EXPERIMENT, MLflow, ZenML, pairs
 
 pytestmark = pytest.mark.e2e
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 GRID = """
 base: {batch: 16, seed: 0, optimizer: AdamW, lr0: 0.002, mosaic: 0}
 grid: {epochs: [2, 3], imgsz: [32, 64]}
@@ -238,13 +237,8 @@ def test_the_champion_predicts(checkout: Checkout) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_pages_in_a_real_browser(checkout: Checkout, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
     report = min(checkout.root.glob("reports/*/report.html"))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
+    with chromium() as browser:
         for width in (1400, 400):
             context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
             page = context.new_page()
@@ -271,4 +265,3 @@ def test_pages_in_a_real_browser(checkout: Checkout, tmp_path: Path) -> None:
         base = f"http://localhost:{checkout.variables['ZENML_PORT']}"
         page.goto(f"{base}/projects/default/runs/{run['id']}")
         page.get_by_text("summarize_yolo_experiment").first.wait_for(timeout=60_000)
-        browser.close()

@@ -9,14 +9,13 @@ import functools
 import http.server
 import json
 import os
-import shutil
 import socket
 import stat
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import psutil
@@ -27,12 +26,15 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from PIL import Image
 
+from tests.chromium import CHROMIUM, chromium
 from tests.e2e.conftest import Checkout
 from tests.e2e.servers import MLflow, ZenML
 
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
+
 pytestmark = pytest.mark.e2e
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NAME, EVIL = "mlops.test", "evil.test"
 SECRETS = ("_PASSWORD", "_SECRET_KEY", "_ENCRYPTION_KEY")
 REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
@@ -724,40 +726,28 @@ async ([mlflow, zenml]) => {
 
 
 @pytest.fixture(scope="module")
-def pages(checkout: Checkout, wide: str) -> Iterator[dict[str, Any]]:
-    """A browser signed in to both servers, under the address and the name; and what it saw."""
+def pages(checkout: Checkout, wide: str) -> Iterator[BrowserContext]:
+    """Windows of a browser that knows MLflow's password, and both names of this machine."""
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
-    from playwright.sync_api import sync_playwright
-
     s, mlflow = checkout.settings, MLflow(checkout)
     mlflow.post("experiments/create", name="seen in a browser")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--disable-background-networking",
-                f"--host-resolver-rules=MAP {NAME} {wide}, MAP {EVIL} {wide}",
-            ],
-        )
-        context = browser.new_context(
+    with chromium(f"--host-resolver-rules=MAP {NAME} {wide}, MAP {EVIL} {wide}") as browser:
+        yield browser.new_context(
             http_credentials={
                 "username": s["MLFLOW_ADMIN_USERNAME"],
                 "password": s["MLFLOW_ADMIN_PASSWORD"],
             }
         )
-        yield {"context": context}
-        browser.close()
 
 
 @pytest.mark.parametrize("host", ["address", "name"])
 def test_the_pages_work_in_a_browser(
-    checkout: Checkout, wide: str, pages: dict[str, Any], host: str
+    checkout: Checkout, wide: str, pages: BrowserContext, host: str
 ) -> None:
     s = checkout.settings
     where = wide if host == "address" else NAME
-    page = pages["context"].new_page()
+    page = pages.new_page()
     page.set_default_timeout(90_000)
     refused: list[str] = []
     page.on("response", lambda r: refused.append(r.url) if r.status == 403 else None)
@@ -776,7 +766,7 @@ def test_the_pages_work_in_a_browser(
 
 @pytest.mark.parametrize("host", ["another host", "another port of the same"])
 def test_a_page_of_another_origin_changes_nothing(
-    checkout: Checkout, wide: str, pages: dict[str, Any], host: str
+    checkout: Checkout, wide: str, pages: BrowserContext, host: str
 ) -> None:
     mlflow, zenml = MLflow(checkout), ZenML(checkout)
     ports = (port(checkout, "MLFLOW_PORT"), port(checkout, "ZENML_PORT"))
@@ -784,7 +774,7 @@ def test_a_page_of_another_origin_changes_nothing(
     with http.server.ThreadingHTTPServer((wide, 0), Listener) as server:
         Listener.asked = []
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        page = pages["context"].new_page()
+        page = pages.new_page()
         page.goto(f"http://{EVIL if host == 'another host' else wide}:{server.server_port}/")
         seen = page.evaluate(ATTACK, [f"http://{wide}:{port}" for port in ports])
         page.close()
@@ -796,9 +786,9 @@ def test_a_page_of_another_origin_changes_nothing(
 
 
 def test_rebinding_a_name_to_the_server_gets_nothing(
-    checkout: Checkout, wide: str, pages: dict[str, Any]
+    checkout: Checkout, wide: str, pages: BrowserContext
 ) -> None:
-    page = pages["context"].new_page()
+    page = pages.new_page()
     answer = page.goto(f"http://{EVIL}:{port(checkout, 'MLFLOW_PORT')}/")
     assert answer.status == 403
     # ZenML looks at no Host header, but its session belongs to the name it was begun under.

@@ -1,0 +1,58 @@
+"""A real browser for the tests that look at pages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Request
+
+T = TypeVar("T")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+
+@contextmanager
+def chromium(*options: str, env: Mapping[str, str] | None = None) -> Iterator[Browser]:
+    """Start Chromium without a window, with more command-line options and an environment."""
+    from playwright.sync_api import sync_playwright
+
+    # Drawn without a GPU, ZenML's animated sign-in page takes a busy machine's whole time.
+    shared = ("--disable-background-networking", "--disable-gpu", "--disable-3d-apis")
+    root = ("--no-sandbox",) if os.geteuid() == 0 else ()
+    args = [*shared, "--disable-dev-shm-usage", *root, *options]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=args, env=dict(os.environ if env is None else env)
+        )
+        yield opened
+        opened.close()
+
+
+def undisturbed(pages: BrowserContext, look: Callable[[], T]) -> T:
+    """Look again, at most twice, where Chromium gave up what it was loading.
+
+    It does when a network interface comes or goes, as those of containers do, Docker's tests
+    beside this one. A person would load the page again.
+    """
+    given_up: list[str] = []
+
+    def note(request: Request) -> None:
+        if "ERR_NETWORK_CHANGED" in (request.failure or ""):
+            given_up.append(request.url)
+
+    pages.on("requestfailed", note)
+    try:
+        for _ in range(2):
+            try:
+                return look()
+            except Exception:
+                if not given_up:
+                    raise
+                given_up.clear()
+        return look()
+    finally:
+        pages.remove_listener("requestfailed", note)
