@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+TRIES = 10
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def chromium(*options: str, env: Mapping[str, str] | None = None) -> Iterator[Br
 
 
 def undisturbed(pages: BrowserContext, look: Callable[[], T]) -> T:
-    """Look again, at most twice, where Chromium gave up what it was loading.
+    """Close the windows and look again where Chromium gives up what it is loading.
 
     It does when a network interface comes or goes, as those of containers do, Docker's tests
     beside this one. A person would load the page again.
@@ -43,10 +44,12 @@ def undisturbed(pages: BrowserContext, look: Callable[[], T]) -> T:
     def note(request: Request) -> None:
         if "ERR_NETWORK_CHANGED" in (request.failure or ""):
             given_up.append(request.url)
+            for page in pages.pages:  # whoever waits for something in it need not wait any more
+                page.close()
 
     pages.on("requestfailed", note)
     try:
-        for _ in range(2):
+        for _ in range(TRIES - 1):
             try:
                 return look()
             except Exception:

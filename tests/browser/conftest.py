@@ -47,14 +47,17 @@ class Visit:
     """A fresh browser window, as a newcomer's, that notes which hosts it is sent to."""
 
     def __init__(self, pages: "playwright.BrowserContext", pictures: Path, name: str) -> None:
-        self.page = pages.new_page()
-        self.page.set_default_timeout(WAIT)
         self._sent: set[str] = set()
         self._failed: list[str] = []
-        self.page.on("request", lambda request: self._sent.add(request.url))
-        self.page.on("response", self._note_status)
-        self.page.on("requestfailed", self._note_failed)
-        self._pictures, self._name = pictures, name
+        pages.on("request", lambda request: self._sent.add(request.url))
+        pages.on("response", self._note_status)
+        pages.on("requestfailed", self._note_failed)
+        self._pages, self._pictures, self._name = pages, pictures, name
+
+    @property
+    def page(self) -> "playwright.Page":
+        """The window; a new one where a changed network has closed it."""
+        return self._pages.pages[0] if self._pages.pages else self._pages.new_page()
 
     def _note_failed(self, request: "playwright.Request") -> None:
         """Note what failed, and forget what the page's own policy kept in the browser."""
@@ -102,6 +105,7 @@ def pytest_runtest_makereport(
 @pytest.fixture
 def pages(browser: "playwright.Browser") -> Iterator["playwright.BrowserContext"]:
     made = browser.new_context(viewport={"width": 1400, "height": 900}, reduced_motion="reduce")
+    made.set_default_timeout(WAIT)
     yield made
     made.close()
 

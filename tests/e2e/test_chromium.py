@@ -57,11 +57,11 @@ def main() -> None:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         threading.Thread(target=change_network, daemon=True).start()
         pages = browser.new_context()
-        page = pages.new_page()
-        page.set_default_timeout(5_000)
+        pages.set_default_timeout(60_000)
 
         def look() -> None:
             tries.append(None)
+            page = pages.new_page()
             page.goto(f"http://127.0.0.1:{server.server_port}/")
             page.get_by_text("x" * SCRIPTS).wait_for()
 
