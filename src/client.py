@@ -14,6 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import parent_process
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from src import OPT_OUTS
 from src import settings as settings_module
@@ -96,17 +99,31 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "no_proxy": ",".join(sorted(no_proxy)),
     }
     if settings.api_key_file.is_file():
-        environment["ZENML_STORE_API_KEY"] = settings.api_key_file.read_text().strip()
+        key = settings.api_key_file.read_text().strip()
+        # A key in the environment makes ZenML forget its last sign-in, even if it came with it.
+        if last_sign_in(settings).get("api_key") != key:
+            environment["ZENML_STORE_API_KEY"] = key
     # Our runs use our stack, whatever `zenml init` or `zenml stack set` made the active one.
     if settings.stack_id_file.is_file():
         environment["ZENML_ACTIVE_STACK_ID"] = settings.stack_id_file.read_text().strip()
     return environment
 
 
+def last_sign_in(settings: Settings) -> dict[str, Any]:
+    """Return what ZenML's client keeps of it: ``api_key``, ``api_token``; nothing if torn."""
+    file = settings.backend_state / "zenml-client" / "credentials.yaml"
+    try:
+        kept = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return dict(kept[settings.zenml_url])
+    except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, ValueError):
+        return {}
+
+
 def use_stack(settings: Settings) -> None:
     """Make this process a client of the stack; call it before importing ZenML or MLflow."""
+    not_foreign = () if settings.api_key_file.is_file() else NOT_FOREIGN
     for name in list(os.environ):
-        if name in FOREIGN or (name.startswith(FOREIGN_PREFIXES) and name not in NOT_FOREIGN):
+        if name in FOREIGN or (name.startswith(FOREIGN_PREFIXES) and name not in not_foreign):
             del os.environ[name]
     os.environ.update(client_environment(settings))
     # What libraries write is nobody else's either; the second folder DVC would open to everybody.

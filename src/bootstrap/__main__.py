@@ -59,7 +59,7 @@ def faults(settings: Settings) -> list[str]:
     found = []
     if not object_store.is_reachable(settings):
         found.append("the object store lacks a bucket, or refuses the keys of .env")
-    if (server := zenml_server.signed_in(settings)) is None:
+    if (server := zenml_server.signed_in(settings, anew=True)) is None:
         found.append("ZenML refuses this checkout's API key, or has not given it one yet")
     elif not zenml_state.is_right(server, settings):
         found.append("the ZenML stack, its components or secrets are not as .env says")

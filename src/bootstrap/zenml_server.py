@@ -6,6 +6,7 @@ import requests
 
 from src.bootstrap import BootstrapError, Outcome, report
 from src.bootstrap.applied import Applied
+from src.client import last_sign_in
 from src.files import write_private
 from src.settings import Settings
 
@@ -40,6 +41,16 @@ class Server:
         self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
         return True
 
+    def resume(self, token: str) -> bool:
+        """Go on with an earlier sign-in's token; False when it is no longer taken."""
+        self.http.headers["Authorization"] = f"Bearer {token}"
+        answer = self.http.get(f"{self.url}/current-user", timeout=TIMEOUT)
+        if answer.status_code in (401, 403):
+            del self.http.headers["Authorization"]
+            return False
+        answer.raise_for_status()
+        return True
+
     def call(self, method: str, path: str, **arguments: object) -> dict[str, object]:
         """Send a request and return the answer's JSON; raises ``requests.HTTPError``."""
         answer = self.http.request(
@@ -61,7 +72,7 @@ class Server:
 def converge(settings: Settings) -> Server:
     """Carry a changed administrator through; make sure that a valid API key is stored.
 
-    Returns a session of that key: to sign in takes the server half a second.
+    Returns a session of that key.
 
     Raises:
         BootstrapError: When the server does not answer or knows neither the password of ``.env``
@@ -72,14 +83,21 @@ def converge(settings: Settings) -> Server:
     return _ensure_api_key(server, settings)
 
 
-def signed_in(settings: Settings) -> Server | None:
-    """Return a session of the stored API key; None where there is none, or it is refused."""
-    key = settings.api_key_file
-    if not key.is_file():
+def signed_in(settings: Settings, *, anew: bool = False) -> Server | None:
+    """Return a session of the stored API key; None where there is none, or it is refused.
+
+    With the token that ZenML's client was last given for it, unless ``anew``: to sign in takes
+    the server over half a second.
+    """
+    if not settings.api_key_file.is_file():
         return None
     server = Server(settings.zenml_url)
-    password = key.read_text(encoding="utf-8").strip()
-    return server if server.sign_in(grant_type="zenml-api-key", password=password) else None
+    key = settings.api_key_file.read_text(encoding="utf-8").strip()
+    last = last_sign_in(settings)
+    token = last.get("api_token") if last.get("api_key") == key and not anew else None
+    if token and server.resume(token["access_token"]):
+        return server
+    return server if server.sign_in(grant_type="zenml-api-key", password=key) else None
 
 
 def knows_stack(settings: Settings) -> bool:
@@ -142,7 +160,7 @@ def _ensure_api_key(server: Server, settings: Settings) -> Server:
     else:
         report(f"ZenML service account {SERVICE_ACCOUNT}", "unchanged")
 
-    if client := signed_in(settings):
+    if client := signed_in(settings, anew=True):
         report("ZenML API key", "unchanged")
         return client
     keys = f"service_accounts/{account['id']}/api_keys"
@@ -156,7 +174,7 @@ def _ensure_api_key(server: Server, settings: Settings) -> Server:
     assert isinstance(body_, dict)
     write_private(settings.api_key_file, f"{body_['key']}\n")
     report("ZenML API key", "created" if known is None else "updated")
-    if (client := signed_in(settings)) is None:
+    if (client := signed_in(settings, anew=True)) is None:
         raise BootstrapError("ZenML refuses the API key that it has just given: see make logs")
     return client
 

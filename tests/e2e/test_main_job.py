@@ -187,8 +187,10 @@ def test_a_second_time_changes_nothing(checkout: Checkout) -> None:
 
 
 def test_a_second_grid_comes_from_the_cache(checkout: Checkout) -> None:
+    sign_ins = _sign_ins(checkout)
     printed = checkout.make("grid")
     assert printed.count("(from the cache)") == len(CELLS)
+    assert _sign_ins(checkout) == sign_ins, "the last one's tokens do"
     assert len(MLflow(checkout).runs()[EXPERIMENT]) == len(RUNS)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from src import client
 from src import settings as settings_module
-from src.client import client_environment, use_stack
+from src.client import client_environment, last_sign_in, use_stack
 from src.files import write_private
 from src.settings import Settings
 
@@ -58,6 +58,29 @@ class TestClientEnvironment:
         assert "ZENML_STORE_API_KEY" not in client_environment(settings)
         write_private(settings.api_key_file, "ZENKEY_1\n")
         assert client_environment(settings)["ZENML_STORE_API_KEY"] == "ZENKEY_1"
+
+    def test_a_sign_in_that_zenml_keeps_is_not_repeated(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The file as ZenML 0.98 writes it; what a killed one has left counts for nothing."""
+        monkeypatch.setattr(os, "environ", {"ZENML_STORE_API_KEY": "ZENKEY_of-somebody"})
+        write_private(settings.api_key_file, "ZENKEY_1==\n")
+        file = settings.backend_state / "zenml-client" / "credentials.yaml"
+        key, token = "  api_key: ZENKEY_1==\n", "  api_token:\n    access_token: eyJ.e30.x\n"
+        write_private(file, f"{settings.zenml_url}:\n{key}{token}  url: {settings.zenml_url}\n")
+        use_stack(settings)
+        assert "ZENML_STORE_API_KEY" not in os.environ
+        assert last_sign_in(settings)["api_token"] == {"access_token": "eyJ.e30.x"}
+        for text in (
+            f"http://localhost:1:\n{key}{token}",  # another port's
+            f"{settings.zenml_url}:\n{key}".replace("_1", "_0"),
+            f"{settings.zenml_url}:\n  api_k",
+            f"{settings.zenml_url}:\n",
+            "",
+            "[",
+        ):
+            write_private(file, text)
+            assert client_environment(settings)["ZENML_STORE_API_KEY"] == "ZENKEY_1==", text
 
     @pytest.mark.parametrize(
         "name",
