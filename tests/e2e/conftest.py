@@ -14,9 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+
+from tests.chromium import CHROMIUM, chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -114,6 +120,17 @@ class Checkout:
             except psutil.Error:
                 continue
         return found
+
+
+@pytest.fixture
+def pages() -> Iterator[BrowserContext]:
+    """The windows of a browser; a test of them is repeated where a changed network disturbs it."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with chromium() as browser:
+        context = browser.new_context()
+        context.set_default_timeout(60_000)  # a busy machine takes over 30 s
+        yield context
 
 
 def copy_checkout(target: Path) -> None:

@@ -23,15 +23,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 from PIL import Image
 
-from tests.chromium import CHROMIUM, chromium
 from tests.e2e.conftest import SHARED, Checkout, free_ports
 from tests.e2e.servers import MLflow, Store, pairs
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
 
 pytestmark = pytest.mark.e2e
 
@@ -608,32 +610,31 @@ def test_weights_replaced_in_the_store_are_not_promoted(checkout: Checkout) -> N
 # --- The page -------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_picture_dropped_on_the_page_shows_its_boxes(
-    checkout: Checkout, odd: list[Path], tmp_path: Path
+    checkout: Checkout, odd: list[Path], tmp_path: Path, pages: BrowserContext
 ) -> None:
     picture = next(
         file for file in odd if file.suffix == ".jpg" and ask(checkout, file).json()["detections"]
     )
     answer = ask(checkout, picture).json()
-    with chromium() as browser:
-        page = browser.new_page(viewport={"width": 900, "height": 1000})
-        faults: list[str] = []
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
-        page.goto(f"{address(checkout)}/")
-        drop(page, picture)
-        page.get_by_text(f"version {answer['model']['version']}").wait_for(timeout=10_000)
-        assert page.locator("#found tbody tr").count() == len(answer["detections"])
-        assert page.evaluate(MARKED) > 50
-        page.screenshot(path=str(tmp_path / "page.png"))
-        if keep := os.environ.get("TEST_KEEP"):
-            shutil.copy(tmp_path / "page.png", keep)
-        drop(page, checkout.root / "README.md")
-        page.get_by_text("not a picture in a known format").wait_for(timeout=10_000)
-        faults = [fault for fault in faults if "415" not in fault]
-        page.set_viewport_size({"width": 360, "height": 700})
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page = pages.new_page()
+    page.set_viewport_size({"width": 900, "height": 1000})
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+    page.goto(f"{address(checkout)}/")
+    drop(page, picture)
+    page.get_by_text(f"version {answer['model']['version']}").wait_for(timeout=10_000)
+    assert page.locator("#found tbody tr").count() == len(answer["detections"])
+    assert page.evaluate(MARKED) > 50
+    page.screenshot(path=str(tmp_path / "page.png"))
+    if keep := os.environ.get("TEST_KEEP"):
+        shutil.copy(tmp_path / "page.png", keep)
+    drop(page, checkout.root / "README.md")
+    page.get_by_text("not a picture in a known format").wait_for(timeout=10_000)
+    faults = [fault for fault in faults if "415" not in fault]
+    page.set_viewport_size({"width": 360, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert faults == []
 
 

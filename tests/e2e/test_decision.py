@@ -7,14 +7,16 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-from tests.chromium import CHROMIUM, chromium
 from tests.e2e.conftest import Checkout
 from tests.e2e.servers import EXPERIMENT, MLflow, ZenML, pairs
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
 
 pytestmark = pytest.mark.e2e
 
@@ -235,33 +237,32 @@ def test_the_champion_predicts(checkout: Checkout) -> None:
     assert "no such file" in checkout.make("predict", "SOURCE=/nonexistent", expect=2)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_pages_in_a_real_browser(checkout: Checkout, tmp_path: Path) -> None:
+def test_pages_in_a_real_browser(checkout: Checkout, pages: BrowserContext) -> None:
     report = min(checkout.root.glob("reports/*/report.html"))
-    with chromium() as browser:
-        for width in (1400, 400):
-            context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
-            page = context.new_page()
-            page.goto(report.as_uri())
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth)")
-            assert page.locator("img").count() == 5
+    page = pages.new_page()
+    pages.set_offline(True)
+    for width in (1400, 400):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(report.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth)")
+        assert page.locator("img").count() == 5
+    pages.set_offline(False)
 
-        page = browser.new_page()
-        mlflow = MLflow(checkout)
-        experiment = mlflow.get("experiments/get-by-name", experiment_name=EXPERIMENT)
-        page.goto(f"{mlflow.url}/#/experiments/{experiment['experiment']['experiment_id']}/runs")
-        page.get_by_text("zenml_yolo_tiny_e3_64").first.wait_for(timeout=60_000)
+    page = pages.new_page()
+    mlflow = MLflow(checkout)
+    experiment = mlflow.get("experiments/get-by-name", experiment_name=EXPERIMENT)
+    page.goto(f"{mlflow.url}/#/experiments/{experiment['experiment']['experiment_id']}/runs")
+    page.get_by_text("zenml_yolo_tiny_e3_64").first.wait_for()
 
-        page = browser.new_page()
-        page.set_default_timeout(60_000)  # as the waits below: a busy machine takes over 30 s
-        settings = checkout.settings
-        page.goto(f"http://localhost:{checkout.variables['ZENML_PORT']}/")
-        page.locator("input[name=username]").fill(settings["ZENML_ADMIN_USERNAME"])
-        page.locator("input[name=password]").fill(settings["ZENML_ADMIN_PASSWORD"])
-        page.keyboard.press("Enter")
-        page.wait_for_url(lambda url: "login" not in url, timeout=60_000)
-        (run,) = ZenML(checkout).runs()[-1:]
-        base = f"http://localhost:{checkout.variables['ZENML_PORT']}"
-        page.goto(f"{base}/projects/default/runs/{run['id']}")
-        page.get_by_text("summarize_yolo_experiment").first.wait_for(timeout=60_000)
+    page = pages.new_page()
+    settings = checkout.settings
+    page.goto(f"http://localhost:{checkout.variables['ZENML_PORT']}/")
+    page.locator("input[name=username]").fill(settings["ZENML_ADMIN_USERNAME"])
+    page.locator("input[name=password]").fill(settings["ZENML_ADMIN_PASSWORD"])
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: "login" not in url)
+    (run,) = ZenML(checkout).runs()[-1:]
+    base = f"http://localhost:{checkout.variables['ZENML_PORT']}"
+    page.goto(f"{base}/projects/default/runs/{run['id']}")
+    page.get_by_text("summarize_yolo_experiment").first.wait_for()

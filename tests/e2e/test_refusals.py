@@ -733,12 +733,14 @@ def pages(checkout: Checkout, wide: str) -> Iterator[BrowserContext]:
     s, mlflow = checkout.settings, MLflow(checkout)
     mlflow.post("experiments/create", name="seen in a browser")
     with chromium(f"--host-resolver-rules=MAP {NAME} {wide}, MAP {EVIL} {wide}") as browser:
-        yield browser.new_context(
+        context = browser.new_context(
             http_credentials={
                 "username": s["MLFLOW_ADMIN_USERNAME"],
                 "password": s["MLFLOW_ADMIN_PASSWORD"],
             }
         )
+        context.set_default_timeout(90_000)
+        yield context
 
 
 @pytest.mark.parametrize("host", ["address", "name"])
@@ -748,7 +750,6 @@ def test_the_pages_work_in_a_browser(
     s = checkout.settings
     where = wide if host == "address" else NAME
     page = pages.new_page()
-    page.set_default_timeout(90_000)
     refused: list[str] = []
     page.on("response", lambda r: refused.append(r.url) if r.status == 403 else None)
     page.goto(f"http://{where}:{port(checkout, 'MLFLOW_PORT')}/#/experiments")
