@@ -98,11 +98,9 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "NO_PROXY": ",".join(sorted(no_proxy)),
         "no_proxy": ",".join(sorted(no_proxy)),
     }
-    if settings.api_key_file.is_file():
-        key = settings.api_key_file.read_text().strip()
-        # A key in the environment makes ZenML forget its last sign-in, even if it came with it.
-        if last_sign_in(settings).get("api_key") != key:
-            environment["ZENML_STORE_API_KEY"] = key
+    # A key in the environment makes ZenML forget its last sign-in, even if it came with it.
+    if settings.api_key_file.is_file() and not last_sign_in(settings):
+        environment["ZENML_STORE_API_KEY"] = settings.api_key_file.read_text().strip()
     # Our runs use our stack, whatever `zenml init` or `zenml stack set` made the active one.
     if settings.stack_id_file.is_file():
         environment["ZENML_ACTIVE_STACK_ID"] = settings.stack_id_file.read_text().strip()
@@ -110,13 +108,17 @@ def client_environment(settings: Settings) -> dict[str, str]:
 
 
 def last_sign_in(settings: Settings) -> dict[str, Any]:
-    """Return what ZenML's client keeps of it: ``api_key``, ``api_token``; nothing if torn."""
+    """Return what ZenML's client keeps of the stored API key's: that ``api_key``, ``api_token``.
+
+    Nothing where it keeps none, another key's, or what a killed one has left.
+    """
     file = settings.backend_state / "zenml-client" / "credentials.yaml"
     try:
-        kept = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return dict(kept[settings.zenml_url])
-    except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, ValueError):
+        kept = dict(yaml.safe_load(file.read_text(encoding="utf-8"))[settings.zenml_url])
+        key = settings.api_key_file.read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, yaml.YAMLError, TypeError, KeyError, ValueError):
         return {}
+    return kept if kept.get("api_key") == key else {}
 
 
 def use_stack(settings: Settings) -> None:

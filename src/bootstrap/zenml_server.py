@@ -92,11 +92,10 @@ def signed_in(settings: Settings, *, anew: bool = False) -> Server | None:
     if not settings.api_key_file.is_file():
         return None
     server = Server(settings.zenml_url)
-    key = settings.api_key_file.read_text(encoding="utf-8").strip()
-    last = last_sign_in(settings)
-    token = last.get("api_token") if last.get("api_key") == key and not anew else None
+    token = None if anew else last_sign_in(settings).get("api_token")
     if token and server.resume(token["access_token"]):
         return server
+    key = settings.api_key_file.read_text(encoding="utf-8").strip()
     return server if server.sign_in(grant_type="zenml-api-key", password=key) else None
 
 
