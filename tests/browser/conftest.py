@@ -124,7 +124,7 @@ def visit(
 
 
 @pytest.fixture
-def zenml(visit: Visit, stack: Settings) -> Visit:
+def zenml(visit: Visit, pages: "playwright.BrowserContext", stack: Settings) -> Visit:
     """A window signed in to ZenML with what `make credentials` shows."""
 
     def sign_in() -> None:
@@ -134,7 +134,7 @@ def zenml(visit: Visit, stack: Settings) -> Visit:
         visit.page.keyboard.press("Enter")
         visit.page.wait_for_url(lambda url: "/login" not in url)
 
-    undisturbed(visit.page.context, sign_in)
+    undisturbed(pages, sign_in)
     return visit
 
 
