@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Request
+    from playwright.sync_api import Browser, BrowserContext, Page, Request
 
 T = TypeVar("T")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -59,3 +59,16 @@ def undisturbed(pages: BrowserContext, look: Callable[[], T]) -> T:
         return look()
     finally:
         pages.remove_listener("requestfailed", note)
+
+
+def sign_in(page: Page, zenml: str, username: str, password: str) -> None:
+    """Sign in to the ZenML server at the address ``zenml``.
+
+    At its page for that: from another one, its dashboard now and then (seen in ZenML 0.98)
+    leads back to the sign-in page after a sign-in.
+    """
+    page.goto(f"{zenml}/login")
+    page.locator("input[name=username]").fill(username)
+    page.locator("input[name=password]").fill(password)
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: "/login" not in url)

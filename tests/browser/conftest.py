@@ -14,7 +14,7 @@ import requests
 from src.client import use_stack
 from src.services.health import check_all
 from src.settings import Settings, load_settings
-from tests.chromium import CHROMIUM, chromium, undisturbed
+from tests.chromium import CHROMIUM, chromium, sign_in, undisturbed
 
 playwright = pytest.importorskip("playwright.sync_api", reason="make lint installs Playwright")
 WAIT = 60_000  # ms for a page to show what it should, on a busy machine too
@@ -127,14 +127,8 @@ def visit(
 def zenml(visit: Visit, pages: "playwright.BrowserContext", stack: Settings) -> Visit:
     """A window signed in to ZenML with what `make credentials` shows."""
 
-    def sign_in() -> None:
-        visit.page.goto(f"{stack.zenml_url}/login")
-        visit.page.locator("input[name=username]").fill(stack.zenml_admin_username)
-        visit.page.locator("input[type=password]").fill(stack.zenml_admin_password)
-        visit.page.keyboard.press("Enter")
-        visit.page.wait_for_url(lambda url: "/login" not in url)
-
-    undisturbed(pages, sign_in)
+    account = stack.zenml_admin_username, stack.zenml_admin_password
+    undisturbed(pages, lambda: sign_in(visit.page, stack.zenml_url, *account))
     return visit
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from tests.chromium import sign_in
 from tests.e2e.conftest import Checkout
 from tests.e2e.servers import EXPERIMENT, MLflow, ZenML, pairs
 
@@ -256,13 +257,9 @@ def test_pages_in_a_real_browser(checkout: Checkout, pages: BrowserContext) -> N
     page.get_by_text("zenml_yolo_tiny_e3_64").first.wait_for()
 
     page = pages.new_page()
-    settings = checkout.settings
-    page.goto(f"http://localhost:{checkout.variables['ZENML_PORT']}/")
-    page.locator("input[name=username]").fill(settings["ZENML_ADMIN_USERNAME"])
-    page.locator("input[name=password]").fill(settings["ZENML_ADMIN_PASSWORD"])
-    page.keyboard.press("Enter")
-    page.wait_for_url(lambda url: "login" not in url)
-    (run,) = ZenML(checkout).runs()[-1:]
+    s = checkout.settings
     base = f"http://localhost:{checkout.variables['ZENML_PORT']}"
+    sign_in(page, base, s["ZENML_ADMIN_USERNAME"], s["ZENML_ADMIN_PASSWORD"])
+    (run,) = ZenML(checkout).runs()[-1:]
     page.goto(f"{base}/projects/default/runs/{run['id']}")
     page.get_by_text("summarize_yolo_experiment").first.wait_for()

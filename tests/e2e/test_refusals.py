@@ -26,7 +26,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from PIL import Image
 
-from tests.chromium import CHROMIUM, chromium
+from tests.chromium import CHROMIUM, chromium, sign_in
 from tests.e2e.conftest import Checkout
 from tests.e2e.servers import MLflow, ZenML
 
@@ -755,11 +755,8 @@ def test_the_pages_work_in_a_browser(
     page.goto(f"http://{where}:{port(checkout, 'MLFLOW_PORT')}/#/experiments")
     page.get_by_text("seen in a browser").first.wait_for(timeout=60_000)
     assert refused == []
-    page.goto(f"http://{where}:{port(checkout, 'ZENML_PORT')}/")
-    page.locator("input[name=username]").fill(s["ZENML_ADMIN_USERNAME"])
-    page.locator("input[name=password]").fill(s["ZENML_ADMIN_PASSWORD"])
-    page.keyboard.press("Enter")
-    page.wait_for_url(lambda url: "login" not in url, timeout=60_000)
+    zenml = f"http://{where}:{port(checkout, 'ZENML_PORT')}"
+    sign_in(page, zenml, s["ZENML_ADMIN_USERNAME"], s["ZENML_ADMIN_PASSWORD"])
     assert page.evaluate("fetch('/api/v1/current-user').then(answer => answer.status)") == 200
     assert refused == []
     page.close()
