@@ -196,28 +196,37 @@ def test_a_clock_that_jumps_while_it_trains_does_no_harm(
         assert grid.returncode == 0, "".join(printed) + rest
 
 
-# --- Shared memory --------------------------------------------------------------------------------
+# --- Shared memory, and a home that can't be written ----------------------------------------------
+
+
+def with_mounted(where: str, options: str) -> tuple[str, ...]:
+    """The start of a command that alone sees another disk there."""
+    mount = f'mount -t tmpfs -o {options} none "{where}" && exec "$@"'
+    return ("unshare", "--mount", "bash", "-c", mount, "-")
 
 
 def test_a_small_dev_shm_is_enough(checkout: Checkout, disks: dict[str, Path]) -> None:
     """As in a container: 64 KB for a grid and for a Ray node of its own."""
     if checkout.root.is_relative_to("/dev/shm"):
         pytest.skip("the temporary folder is in /dev/shm itself: set TMPDIR to another")
-    inside = (
-        "unshare",
-        "--mount",
-        "bash",
-        "-c",
-        'mount -t tmpfs -o size=64k none /dev/shm && "$@"',
-    )
-    checkout.run(*inside, "-", "make", "grid", "FORCE=1")
+    inside = with_mounted("/dev/shm", "size=64k")
+    checkout.run(*inside, "make", "grid", "FORCE=1")
     here = address_towards("198.18.0.1:9")  # Ray makes that of 127.0.0.1
     try:
-        checkout.run(*inside, "-", "make", "ray-head", f"NODE_ADDRESS={here}", "CPUS=1")
+        checkout.run(*inside, "make", "ray-head", f"NODE_ADDRESS={here}", "CPUS=1")
         ran = checkout.make("grid", "FORCE=1", f"RAY_ADDRESS={here}:6379")
         assert "2 cells, 1 side by side" in ran  # the node's one core; this machine has more
     finally:
         checkout.make("ray-stop")
+
+
+def test_a_home_that_cannot_be_written_is_not_needed(
+    checkout: Checkout, disks: dict[str, Path]
+) -> None:
+    """From the servers' start to what trains: no library keeps anything there."""
+    inside = with_mounted("$HOME", "ro")
+    for command in ("down", "stack", "data FORCE=1", "grid FORCE=1", "report"):
+        checkout.run(*inside, "make", *command.split())
 
 
 # --- A container without an init ------------------------------------------------------------------
