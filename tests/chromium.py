@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page, Request
+    from playwright.sync_api import Browser, BrowserContext, Page, Request, Response
 
 T = TypeVar("T")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -37,17 +37,24 @@ def undisturbed(pages: BrowserContext, look: Callable[[], T]) -> T:
     """Close the windows and look again where Chromium gives up what it is loading.
 
     It does when a network interface comes or goes, as those of containers do, Docker's tests
-    beside this one. A person would load the page again.
+    beside this one. A person would load the page again. A failure tells what a person would see.
     """
     given_up: list[str] = []
+    failed: list[str] = []
 
-    def note(request: Request) -> None:
+    def note_failed(request: Request) -> None:
+        failed.append(f"{request.failure} {request.method} {request.url}")
         if "ERR_NETWORK_CHANGED" in (request.failure or ""):
             given_up.append(request.url)
             for page in pages.pages:  # whoever waits for something in it need not wait any more
                 page.close()
 
-    pages.on("requestfailed", note)
+    def note_status(response: Response) -> None:
+        if response.status >= 400:
+            failed.append(f"{response.status} {response.request.method} {response.url}")
+
+    pages.on("requestfailed", note_failed)
+    pages.on("response", note_status)
     try:
         for _ in range(TRIES - 1):
             try:
@@ -57,8 +64,22 @@ def undisturbed(pages: BrowserContext, look: Callable[[], T]) -> T:
                     raise
                 given_up.clear()
         return look()
+    except Exception as error:
+        error.add_note("\n".join([*map(_seen, pages.pages), *failed]))
+        raise
     finally:
-        pages.remove_listener("requestfailed", note)
+        pages.remove_listener("requestfailed", note_failed)
+        pages.remove_listener("response", note_status)
+
+
+def _seen(page: Page) -> str:
+    """The address and the text of a page."""
+    from playwright.sync_api import Error
+
+    try:
+        return f"{page.url}\n{page.inner_text('body', timeout=5_000)}"
+    except Error as error:  # crashed, or it never loaded
+        return f"{page.url}\n{error}"
 
 
 def sign_in(page: Page, zenml: str, username: str, password: str) -> None:

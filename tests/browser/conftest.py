@@ -4,7 +4,7 @@ Pictures go to ``PICTURES`` (default: a temporary folder), one for each test tha
 """
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -48,9 +48,7 @@ class Visit:
 
     def __init__(self, pages: "playwright.BrowserContext", pictures: Path, name: str) -> None:
         self._sent: set[str] = set()
-        self._failed: list[str] = []
         pages.on("request", lambda request: self._sent.add(request.url))
-        pages.on("response", self._note_status)
         pages.on("requestfailed", self._note_failed)
         self._pages, self._pictures, self._name = pages, pictures, name
 
@@ -60,20 +58,9 @@ class Visit:
         return self._pages.pages[0] if self._pages.pages else self._pages.new_page()
 
     def _note_failed(self, request: "playwright.Request") -> None:
-        """Note what failed, and forget what the page's own policy kept in the browser."""
+        """Forget what the page's own policy kept in the browser."""
         if "csp" in (request.failure or "").lower():
             self._sent.discard(request.url)
-        else:
-            self._failed.append(f"{request.failure} {request.method} {request.url}")
-
-    def _note_status(self, response: "playwright.Response") -> None:
-        if response.status >= 400:
-            self._failed.append(f"{response.status} {response.request.method} {response.url}")
-
-    @property
-    def seen(self) -> str:
-        """What a person would tell of the page: its address, its text, and what failed in it."""
-        return "\n".join([self.page.url, self.page.inner_text("body"), *self._failed])
 
     @property
     def hosts(self) -> set[str]:
@@ -88,18 +75,6 @@ class Visit:
     def shows(self, *texts: str) -> None:
         for text in texts:
             self.page.get_by_text(text).first.wait_for()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the page that a failed test had before it."""
-    report = yield
-    made = getattr(item, "funcargs", {}).get("visit")
-    if report.failed and report.when == "call" and made:
-        report.sections.append(("page", made.seen))
-    return report
 
 
 @pytest.fixture

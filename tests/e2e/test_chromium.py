@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.chromium import CHROMIUM, chromium, undisturbed
 from tests.e2e.conftest import ROOT
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
 
 pytestmark = pytest.mark.e2e
 SCRIPTS = 24  # more than a browser asks for at once: those that wait are given up
@@ -80,6 +83,16 @@ def test_a_page_is_loaded_again_where_the_network_changed() -> None:
         words, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60
     )
     assert tried.stdout.strip() == "2"
+
+
+def test_a_failure_tells_what_a_person_would_see(pages: BrowserContext) -> None:
+    def look() -> None:
+        pages.new_page().set_content("Something went wrong!")
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError) as failure:
+        undisturbed(pages, look)
+    assert failure.value.__notes__ == ["about:blank\nSomething went wrong!"]
 
 
 if __name__ == "__main__":
