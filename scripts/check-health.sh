@@ -106,6 +106,7 @@ check_service() {
     *,failed) bad "$1 gave up$since: make logs SERVICE=$1 says why; when that is mended: make up" ;;
     *,stopped) bad "$1 is stopped$since: make up" ;;
     "its clock"*) bad "$1: $4" ;;
+    "its files were deleted",*) bad "$1 runs on files that were deleted: make up" ;;
     "not this checkout's",*) bad "$1: another server answers in its place" ;;
     *,starting) bad "$1 is starting and does not answer yet ($4): make up waits for it" ;;
     *) bad "$1 runs$since and does not answer ($4): make up" ;;

@@ -18,13 +18,18 @@ report_failures() {
   return "$failed"
 }
 
-# The services among those named that don't answer.
+# The services among those named that don't answer, and those whose files were deleted under them.
 unhealthy() { awk -F'\t' '$2 != "healthy" { print $1 }' < <("$PYTHON_BIN" -m src.services.health "$@"); }
+without_files() { awk -F'\t' '$2 == "its files were deleted" { print $1 }' < <("$PYTHON_BIN" -m src.services.health "$@"); }
 
-# Wait; services named here ran before and did not answer: those that still don't after a while are
-# started again.
+# Wait; services named here ran before and were not healthy: without their files they are started again
+# at once, the others if they still don't answer after a while.
 wait_until_healthy() {
   local deadline=$((SECONDS + START_TIMEOUT)) patience=$((SECONDS + START_TIMEOUT / 3)) service
+  for service in ${1:+$(without_files "$@")}; do
+    say "the files of $service were deleted while it ran: starting it with new ones"
+    backend_restart "$service"
+  done
   until services_healthy --within 4; do
     if report_failures; then exit 1; fi
     if [ $# -gt 0 ] && [ "$SECONDS" -ge "$patience" ]; then

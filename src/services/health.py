@@ -30,6 +30,7 @@ from src.settings import Settings, load_settings
 TIMEOUT = 5.0  # seconds for one answer
 INTERVAL = 0.1  # seconds between two looks
 CLOCK = "its clock says"  # how the fault of a clock begins: Docker's virtual machine may have slept
+DELETED = "its files were deleted"
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -91,7 +92,9 @@ def check(service: Service, settings: Settings) -> str | None:
         return f"{CLOCK} {theirs}, this machine's {ours}: {remedy}"
     if not _is_ours(asked, answer, settings):
         return "not this checkout's"
-    return None if answer.status_code in asked.answers else f"HTTP {answer.status_code}"
+    if answer.status_code not in asked.answers:
+        return f"HTTP {answer.status_code}"
+    return DELETED if _files_are_gone(service, settings) else None
 
 
 def _is_ours(asked: Check, answer: requests.Response, settings: Settings) -> bool:
@@ -101,6 +104,16 @@ def _is_ours(asked: Check, answer: requests.Response, settings: Settings) -> boo
     # A store knows this root user's secret, or is too busy to say; all others refuse, or find
     # nothing.
     return answer.status_code == 200 or answer.status_code >= 500
+
+
+def _files_are_gone(service: Service, settings: Settings) -> bool:
+    """Tell whether a native server's data were deleted under it.
+
+    It may answer on from a deleted database, which ends with it, and begin an empty one beside it.
+    """
+    files = service.files if settings.backend == "native" else ()
+    folder = settings.backend_state / service.name
+    return not all((folder / file).is_file() and (folder / file).stat().st_size for file in files)
 
 
 def check_all(settings: Settings, names: Sequence[str] = ()) -> dict[str, str | None]:

@@ -27,6 +27,7 @@ from pathlib import Path
 Given = Mapping[str, str]
 CHECK_TIMEOUT = 3.0  # seconds
 PROOF = "X-Checkout"  # the header by which a server says whose it is
+VOLUME = "data/store/juicefs_uuid"  # in the native store's folder: its data are there
 MARK = "ZENML_CV_YOLO_CHECKOUT"  # in the environment of every process that supervisor starts
 
 
@@ -181,17 +182,22 @@ def object_store(given: Given) -> Start:
 
 
 def _make_volume(juicefs: str, folder: Path, environment: Mapping[str, str]) -> None:
-    """Make the volume under another name first: one that was not finished never starts."""
+    """Make the volume under another name first: one that was not finished never starts.
+
+    An index whose data are gone, and data whose index is, are kept aside: neither serves alone.
+    """
     import shutil
     import sqlite3
     import subprocess
     from contextlib import closing
 
     if _formatted(folder / "meta.db"):
-        return
+        if (folder / VOLUME).exists():
+            return
+        (folder / "meta.db").rename(folder / f"index-without-data-{time.time_ns()}.db")
     for leftover in [*folder.glob("new.db*"), *folder.glob("meta.db*")]:
         leftover.unlink()
-    # Without its index nobody can read it; what an unfinished volume holds is its name alone.
+    # What an unfinished volume holds is its name alone.
     if any(file.name != "juicefs_uuid" for file in (folder / "data").rglob("*") if file.is_file()):
         (folder / "data").rename(folder / f"data.without-index-{time.time_ns()}")
     shutil.rmtree(folder / "data", ignore_errors=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from src.services.launcher import VOLUME
 from src.settings import Settings
 
 Backend = Literal["docker", "native"]
@@ -52,6 +53,7 @@ class Service:
     sign_in: SignIn | None = None
     needs: tuple[str, ...] = ()  # services that must be healthy first
     backends: tuple[Backend, ...] = BACKENDS
+    files: tuple[str, ...] = ()  # natively, in its folder: without them it has lost its data
     image: str = ""  # Docker: the setting of an image that starts by itself, without our launcher
     address: str = ""  # in place of one made of `port`
     more_ports: Mapping[Backend, tuple[str, ...]] = field(default_factory=dict)
@@ -86,6 +88,7 @@ SERVICES = (
         port="MINIO_PORT",
         more_ports={"docker": ("MINIO_CONSOLE_PORT",)},
         settings=("BIND_ADDRESS", "MINIO_PORT", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"),
+        files=("meta.db", VOLUME),
         image="MINIO_IMAGE",
         check=Check("/", sign_in="signature", alive="/minio/health/live"),
         sign_in=SignIn("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"),
@@ -112,6 +115,7 @@ SERVICES = (
             "MLFLOW_ADMIN_PASSWORD",
             "MYSQL_MLFLOW_PASSWORD",
         ),
+        files=("mlflow.db",),
         needs=("mysql", "object-store"),
         check=Check(
             "/api/2.0/mlflow/experiments/search",
@@ -142,6 +146,7 @@ SERVICES = (
             "ZENML_ENCRYPTION_KEY",
             "MYSQL_ZENML_PASSWORD",
         ),
+        files=("zenml.db",),
         needs=("mysql", "object-store"),
         check=Check("/api/v1/info"),
         sign_in=SignIn("ZENML_ADMIN_USERNAME", "ZENML_ADMIN_PASSWORD"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -112,6 +113,16 @@ def half_a_store(checkout: Checkout) -> None:
     (folder / "new.db").write_bytes(b"torn")
 
 
+def deleted(*names: str) -> State:
+    """The servers answer on from what they hold open."""
+
+    def delete(checkout: Checkout) -> None:
+        for name in names:
+            shutil.rmtree(checkout.root / ".stack" / "native" / name, ignore_errors=True)
+
+    return delete
+
+
 NATIVE: dict[str, State] = {
     "object store stopped": stopped("object-store"),
     "MLflow stopped": stopped("mlflow"),
@@ -126,6 +137,8 @@ NATIVE: dict[str, State] = {
     "machine restarted": machine_restarted,
     ".venv replaced": other_venv,
     "store volume unfinished": half_a_store,
+    "store's data deleted": deleted("object-store/data"),
+    "all files deleted": deleted("object-store", "mlflow", "zenml"),
 }
 
 # --- In containers --------------------------------------------------------------------------------
@@ -169,7 +182,12 @@ CONTAINERS: dict[str, State] = {
 
 STATES = CONTAINERS if DOCKER else NATIVE
 # Each of these loses what the services hold: the stack is made again.
-EMPTY = {"store volume unfinished", "volumes deleted"}
+EMPTY = {
+    "store volume unfinished",
+    "store's data deleted",
+    "all files deleted",
+    "volumes deleted",
+}
 SHORT = (
     ["all killed", "store and ZenML removed", "volumes deleted"]
     if DOCKER
@@ -179,6 +197,8 @@ SHORT = (
         "supervisor halted",
         ".venv replaced",
         "store volume unfinished",
+        "store's data deleted",
+        "all files deleted",
     ]
 )
 

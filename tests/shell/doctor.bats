@@ -132,6 +132,8 @@ SH
   stub_backend 'raise SystemExit(print("mlflow\thealthy\nzenml\tnot this checkout'"'"'s") or 1)'
   failing 'zenml: another server answers in its place'
   not_said 'ok    zenml'
+  stub_backend 'raise SystemExit(print("mlflow\thealthy\nzenml\tits files were deleted") or 1)'
+  failing 'zenml runs on files that were deleted: make up$'
 }
 
 @test "the stack is asked for, not taken from a file" {

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from src import machine
 from src.errors import UserError
 from src.services import health
 from src.services.health import check_all
+from src.services.table import SERVICES
 from src.settings import Settings
 
 STORE, MLFLOW, ZENML = "/", "/api/2.0/mlflow/experiments/search", "/api/v1/info"
@@ -49,8 +51,19 @@ def answers() -> dict[str, int]:
 
 
 @pytest.fixture
-def stack(answers: dict[str, int], make_settings: Callable[..., Settings]) -> Iterator[Settings]:
+def stack(
+    answers: dict[str, int],
+    make_settings: Callable[..., Settings],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Settings]:
     """Serve all three services on one port and return settings for them."""
+    monkeypatch.setattr("src.settings.STATE", tmp_path)
+    for service in SERVICES:
+        for name in service.files:
+            file = tmp_path / "native" / service.name / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("held open")
     own = make_settings()
     told = {"answers": answers, "checkout": own.checkout, "root": own.minio_root_user}
     handler = type("Answers", (Handler,), told)
@@ -73,6 +86,24 @@ def test_a_service_with_a_fault_is_named(
 ) -> None:
     answers[path] = 500
     assert {name for name, fault in check_all(stack).items() if fault == "HTTP 500"} == {service}
+
+
+@pytest.mark.parametrize("kind", ["deleted", "begun anew by SQLite"])
+@pytest.mark.parametrize(
+    ("file", "service"),
+    [("zenml/zenml.db", "zenml"), ("object-store/data/store/juicefs_uuid", "object-store")],
+)
+def test_a_server_whose_files_were_deleted_is_not_healthy(
+    stack: Settings, tmp_path: Path, file: str, service: str, kind: str
+) -> None:
+    (tmp_path / "native" / file).unlink()
+    if kind != "deleted":
+        (tmp_path / "native" / file).touch()
+    assert {name for name, fault in check_all(stack).items() if fault} == {service}
+    with pytest.raises(UserError, match=rf"{service} \(its files were deleted\): make up"):
+        health.require(stack)
+    (tmp_path / "backend").write_text("docker")
+    assert not any(check_all(Settings.model_validate(stack.model_dump())).values())
 
 
 def test_a_refused_password_is_an_answer(stack: Settings, answers: dict[str, int]) -> None:

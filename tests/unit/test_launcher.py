@@ -128,8 +128,8 @@ def test_a_volume_that_was_not_finished_is_made_from_the_beginning(
         asked.append(command)
         assert not (tmp_path / "new.db").exists()
         assert not (tmp_path / "data").exists()
-        (tmp_path / "data").mkdir()
-        (tmp_path / "data" / "juicefs_uuid").touch()
+        (tmp_path / launcher.VOLUME).parent.mkdir(parents=True)
+        (tmp_path / launcher.VOLUME).touch()
         with closing(sqlite3.connect(tmp_path / "new.db")) as index, index:
             index.execute("CREATE TABLE jfs_setting (name TEXT)")
             if len(asked) > 1:
@@ -199,6 +199,29 @@ def test_an_index_that_an_older_version_left_unfinished_is_made_from_the_beginni
     assert (tmp_path / "meta.db").exists()
     (kept,) = tmp_path.glob("data.without-index-*/block")
     assert kept.read_text() == "somebody's"
+
+
+def test_an_index_whose_data_were_deleted_is_kept_and_another_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finish(index: Path) -> None:
+        with closing(sqlite3.connect(index)) as opened, opened:
+            opened.execute("CREATE TABLE jfs_setting (name TEXT)")
+            opened.execute("INSERT INTO jfs_setting VALUES ('format')")
+        (tmp_path / launcher.VOLUME).parent.mkdir(parents=True)
+        (tmp_path / launcher.VOLUME).write_text("its name")
+
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: finish(tmp_path / "new.db"))
+    launcher._make_volume("juicefs", tmp_path, {})
+    first = (tmp_path / "meta.db").read_bytes()
+    launcher._make_volume("juicefs", tmp_path, {})
+    assert not list(tmp_path.glob("index-without-data-*"))
+    shutil.rmtree(tmp_path / "data")
+    launcher._make_volume("juicefs", tmp_path, {})
+    (kept,) = tmp_path.glob("index-without-data-*.db")
+    assert kept.read_bytes() == first
+    assert (tmp_path / launcher.VOLUME).exists()
+    assert (tmp_path / "meta.db").exists()
 
 
 SUPERVISOR = """
