@@ -11,8 +11,10 @@ set -Eeuo pipefail
 . "$ROOT/scripts/lib/where.sh"
 
 forget_backend_unless_running() {
-  local status=$?
-  [ "$status" = 0 ] || backend_states | grep -qv "$(printf '\tstopped\t')" || rm -f "$STATE/backend"
+  local status=$? states
+  [ "$status" != 0 ] || return 0
+  states=$(backend_states)
+  grep -qv "$(printf '\tstopped\t')" <<<"$states" || rm -f "$STATE/backend"
 }
 
 main() {

@@ -48,6 +48,18 @@ setup() {
   said 'runs on the native backend' 'make down'
 }
 
+@test "a first start that fails binds nobody to the backend, unless something runs" {
+  stub_backend 'raise SystemExit(1)'
+  # More than a pipe holds: whoever stops reading early would end who writes.
+  # shellcheck disable=SC2028 # for the function that is written
+  echo "backend_states() { printf 'mlflow\\t%s\\t-\\n' \$MLFLOW_STATE; printf 'zenml\\tstopped\\t%0200000d\\n' 0; }" >>scripts/backends/native.sh
+  START_TIMEOUT=1 MLFLOW_STATE=running run -1 scripts/start-services.sh
+  [ "$(cat .stack/backend)" = native ]
+  rm .stack/backend
+  START_TIMEOUT=1 MLFLOW_STATE=stopped run -1 scripts/start-services.sh
+  [ ! -e .stack/backend ]
+}
+
 @test "stopping keeps the data" {
   run -0 scripts/start-services.sh
   : >"$CALLS"
