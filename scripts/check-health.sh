@@ -99,11 +99,14 @@ check_stopped() {
 
 # $1 service, $2 its state, $3 since when or why, $4 what its health check says
 check_service() {
-  local since=''
+  local since='' why
   [ "$3" = - ] || [ -z "$3" ] || since=" ($3)"
   case $4,$2 in
     healthy,*) good "$1 answers ($BACKEND)" ;;
-    *,failed) bad "$1 gave up$since: make logs SERVICE=$1 says why; when that is mended: make up" ;;
+    *,failed)
+      why=$(refusal "$1")
+      bad "$1 gave up$since: ${why:-make logs SERVICE=$1 says why; when that is mended: make up}"
+      ;;
     *,stopped) bad "$1 is stopped$since: make up" ;;
     "its clock"*) bad "$1: $4" ;;
     "its files were deleted",*) bad "$1 runs on files that were deleted: make up" ;;

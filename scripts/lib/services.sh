@@ -106,6 +106,9 @@ backend_check() {
   return 1
 }
 
+# Why a service's launcher refused to start it, where that is what it said last.
+refusal() { backend_logs 1 "$1" | sed -n -E 's/^([a-z0-9-]+ *[|] )?error: //p'; }
+
 # What people are shown of backend_states: not what does not start by itself and does not run, and
 # what has no address of its own only when something is wrong with it.
 service_states() {

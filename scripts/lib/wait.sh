@@ -6,13 +6,18 @@ services_healthy() { "$PYTHON_BIN" -m src.services.health --quiet "$@"; }
 # Whether `make up` has nothing to do.
 services_settled() { backend_settled && services_healthy; }
 
-# A line for each service that gave up, and its last log lines; return 1 when none did.
+# A line for each service that gave up, which says why, or its last log lines; return 1 when none did.
 report_failures() {
-  local service state detail failed=1
+  local service state detail why failed=1
   while IFS=$'\t' read -r service state detail; do
     [ "$state" = failed ] || continue
-    error "$service died: $detail; its last log lines:"
-    backend_logs 20 "$service" >&2
+    why=$(refusal "$service")
+    if [ -n "$why" ]; then
+      error "$service: $why"
+    else
+      error "$service died: $detail; its last log lines:"
+      backend_logs 20 "$service" >&2
+    fi
     failed=0
   done < <(backend_states)
   return "$failed"

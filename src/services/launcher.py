@@ -132,9 +132,9 @@ def database_url(given: Given, name: str, mysql: str, folder: Path) -> str:
 def migrate(given: Given, service: str) -> str | None:
     """Bring a server's database to its schema; return why that can't be done.
 
-    In MySQL ZenML does it by itself.
+    In MySQL ZenML does it by itself, and JuiceFS its index.
     """
-    if service not in ("mlflow", "zenml"):
+    if service == "detector":
         return None
     from src.services import migration
 
@@ -151,6 +151,8 @@ def migrate(given: Given, service: str) -> str | None:
             versions = package("zenml") / "zen_stores" / "migrations" / "versions"
             os.environ["ZENML_CONFIG_PATH"] = str(folder.absolute())
             migration.ensure_current(folder / "zenml.db", "ZenML", versions, migration.ZENML)
+        elif service == "object-store" and (folder / "meta.db").exists():
+            migration.require_sound(folder / "meta.db")
     except migration.MigrationError as error:
         return str(error)
     return None

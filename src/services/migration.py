@@ -36,7 +36,7 @@ SqlZenStore(config=SqlZenStoreConfiguration(url=sys.argv[-1]), skip_default_regi
 
 
 class MigrationError(Exception):
-    """A database could not be migrated, and is as it was; the message says what to do."""
+    """A database can't be used, and is as it was; the message says what to do."""
 
 
 def heads(folder: Path) -> tuple[set[str], set[str]]:
@@ -64,6 +64,42 @@ def revisions(database: Path, table: str = "alembic_version") -> set[str]:
             return set()
 
 
+def require_sound(database: Path) -> None:
+    """Raise ``MigrationError`` where a SQLite database is damaged, as a failing disk leaves it.
+
+    It is opened for reading, which leaves a damaged one as it is, and for writing only where a
+    killed server's last transaction is to be taken back first.
+    """
+    try:
+        said = _checked(database, "ro")
+    except sqlite3.OperationalError as error:
+        if not error.sqlite_errorname.startswith("SQLITE_READONLY"):
+            raise
+        said = _checked(database, "rw")
+    if said == "ok":
+        return
+    earlier = len(list(database.parent.glob("damaged-*")))
+    aside = database.with_name(f"damaged-{earlier + 1}")
+    files = [f"{database}{end}" for end in ("", *_BESIDE) if Path(f"{database}{end}").exists()]
+    raise MigrationError(
+        f"{database} is damaged ({said}): put a copy of it back, or begin with an empty one: "
+        f"mkdir {aside} && mv {' '.join(files)} {aside}; then make up"
+    )
+
+
+def _checked(database: Path, mode: str) -> str:
+    """Return ``ok``, or what is wrong with a database."""
+    try:
+        address = f"{database.absolute().as_uri()}?mode={mode}"
+        with closing(sqlite3.connect(address, uri=True)) as opened:
+            (said,) = opened.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        if not error.sqlite_errorname.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise
+        said = str(error)
+    return " ".join(said.split())
+
+
 def ensure_current(database: Path, label: str, versions: Path, script: str) -> None:
     """Migrate a SQLite database where an older ``label`` has made it.
 
@@ -74,12 +110,13 @@ def ensure_current(database: Path, label: str, versions: Path, script: str) -> N
         script: Python that migrates the database whose address is its last argument.
 
     Raises:
-        MigrationError: When it can't be done; the database is as it was.
+        MigrationError: When it can't be done, or is damaged; the database is as it was.
     """
     fresh = database.with_name(f"{database.name}.migrating")
     _remove(fresh)  # of a migration that was killed
     if not database.exists():
         return
+    require_sound(database)
     newest, known = heads(versions)
     found = revisions(database)
     if not found or found == newest:

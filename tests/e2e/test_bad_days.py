@@ -275,6 +275,28 @@ def test_up_mends_pairs(checkout: Checkout, first: str, second: str) -> None:
     mended(checkout, emptied=bool({first, second} & EMPTY))
 
 
+@pytest.mark.faults
+@pytest.mark.skipif(DOCKER, reason="about SQLite")
+@pytest.mark.parametrize("file", ["mlflow/mlflow.db", "zenml/zenml.db", "object-store/meta.db"])
+def test_a_damaged_database_is_one_line_whose_remedy_mends_it(
+    checkout: Checkout, file: str
+) -> None:
+    """As a failing disk, or half a copy, leaves it; doctor's remedy is typed."""
+    checkout.make("down")
+    database = checkout.root / ".stack" / "native" / file
+    with database.open("r+b") as damaged:
+        damaged.write(os.urandom(8192))
+    before = database.read_bytes()
+    (line,) = re.findall("(?m)^error: .*damaged.*$", checkout.make("up", expect=2))
+    said = checkout.make("doctor", expect=2)
+    (remedy,) = re.findall(r"(?m)^FAIL .*: (mkdir .*); then make up$", said)
+    assert remedy in line
+    assert database.read_bytes() == before
+    checkout.run("bash", "-c", remedy)
+    mended(checkout, emptied="mlflow" not in file)
+    assert (database.parent / "damaged-1" / database.name).read_bytes() == before
+
+
 # --- Two stacks on the same ports -----------------------------------------------------------------
 
 

@@ -126,6 +126,8 @@ SH
   started
   stub_backend 'raise SystemExit(print("mlflow\thealthy\nzenml\tno connection") or 1)'
   ZENML_STATE=failed failing 'zenml gave up (its detail): make logs SERVICE=zenml'
+  echo 'backend_logs() { echo "error: zenml.db is damaged: mv it; then make up"; }' >>scripts/backends/native.sh
+  ZENML_STATE=failed failing 'zenml gave up (its detail): zenml.db is damaged: mv it; then make up$'
   ZENML_STATE=stopped failing 'zenml is stopped (its detail): make up$'
   ZENML_STATE=running failing 'zenml runs (its detail) and does not answer (no connection): make up$'
   ZENML_STATE=starting failing 'zenml is starting'

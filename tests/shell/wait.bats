@@ -36,3 +36,12 @@ wait_for() {
   said 'zenml died: its detail' 'the last 20 lines of zenml'
   not_said 'mlflow died'
 }
+
+@test "a service whose launcher refuses to start it says why, once" {
+  for prefix in '' 'zenml-1  | '; do
+    stub_backend 'raise SystemExit(1)'
+    echo "backend_logs() { echo '${prefix}error: zenml.db is damaged: mv it; then make up'; }" >>scripts/backends/native.sh
+    START_TIMEOUT=60 ZENML_STATE=failed run -1 wait_for ''
+    [ "$output" = 'error: zenml: zenml.db is damaged: mv it; then make up' ]
+  done
+}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -113,6 +116,43 @@ def test_no_database_and_an_empty_one_are_the_servers_to_make(
     assert not missing.exists()
     missing.touch()
     ensure_current(missing, "MLflow", versions, "raise SystemExit(1)")
+
+
+@pytest.mark.parametrize("where", [0, 4096], ids=["its head", "a page"])
+def test_a_damaged_database_is_refused_and_the_remedy_mends_it(
+    versions: Path, database: Path, where: int
+) -> None:
+    with database.open("r+b") as file:
+        file.seek(where)
+        file.write(b"torn" * 1024)
+    before = database.read_bytes()
+    with pytest.raises(MigrationError, match=r"mlflow.db is damaged \(.*\): put a copy") as failure:
+        ensure_current(database, "MLflow", versions, "raise SystemExit(1)")
+    assert database.read_bytes() == before
+    (remedy,) = re.findall(r": (mkdir .*); then make up$", str(failure.value))
+    subprocess.run(["bash", "-c", remedy], check=True)
+    assert (database.parent / "damaged-1" / database.name).read_bytes() == before
+    ensure_current(database, "MLflow", versions, "raise SystemExit(1)")
+
+
+HALF = """
+import os, sqlite3, sys
+opened = sqlite3.connect(sys.argv[1], isolation_level=None)
+opened.executescript("PRAGMA cache_size = 1; BEGIN; UPDATE runs SET name = 'two'")
+opened.executemany("INSERT INTO runs VALUES (?)", [["x" * 2000]] * 100)
+os._exit(0)
+"""
+
+
+def test_what_a_killed_server_was_about_to_write_is_no_damage(
+    versions: Path, database: Path
+) -> None:
+    subprocess.run([sys.executable, "-c", HALF, database], check=True)
+    journal = Path(f"{database}-journal")
+    assert journal.stat().st_size
+    ensure_current(database, "MLflow", versions, SCRIPT.format(""))
+    assert rows(database) == [("one", None)]
+    assert not journal.exists()
 
 
 STEPS = [(migration, "_copy"), (migration, "_fold"), (migration.subprocess, "run")]
