@@ -107,7 +107,7 @@ backend_check() {
 }
 
 # Why a service's launcher refused to start it, where that is what it said last.
-refusal() { backend_logs 1 "$1" | sed -n -E 's/^([a-z0-9-]+ *[|] )?error: //p'; }
+refusal() { FOLLOW='' backend_logs 1 "$1" | sed -n -E 's/^([a-z0-9-]+ *[|] )?error: //p'; }
 
 # What people are shown of backend_states: not what does not start by itself and does not run, and
 # what has no address of its own only when something is wrong with it.

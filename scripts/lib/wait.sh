@@ -16,7 +16,7 @@ report_failures() {
       error "$service: $why"
     else
       error "$service died: $detail; its last log lines:"
-      backend_logs 20 "$service" >&2
+      FOLLOW='' backend_logs 20 "$service" >&2
     fi
     failed=0
   done < <(backend_states)

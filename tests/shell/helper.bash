@@ -49,7 +49,7 @@ backend_findings() { printf "%s" "\${FINDINGS:-}"; }
 backend_down() { echo down >>'$CALLS'; }
 backend_destroy() { echo destroy >>'$CALLS'; }
 backend_states() { printf '%s\t%s\tits detail\n' mlflow running zenml "\${ZENML_STATE:-running}"; }
-backend_logs() { echo "the last \$1 lines of \${2:-all}"; }
+backend_logs() { echo "the last \$1 lines of \${2:-all}\${FOLLOW:+, for ever}"; }
 SH
   printf '%s\n' "${1:-raise SystemExit(0)}" >src/services/health.py
   export MODE=native

@@ -28,13 +28,25 @@ wait_for() {
   not_said died
 }
 
+@test "a service whose files were deleted is started again at once, another that is silent is not" {
+  stub_backend 'import os
+if os.path.exists("restarted"): raise SystemExit(0)
+print("mlflow\tits files were deleted\nzenml\tno connection")
+raise SystemExit(1)'
+  echo 'backend_restart() { echo "$1" >>restarted; }' >>scripts/backends/native.sh
+  START_TIMEOUT=60 run -0 with_libraries env services wait \
+    'load_settings; choose_backend; wait_until_healthy mlflow zenml'
+  said 'the files of mlflow were deleted while it ran'
+  [ "$(cat restarted)" = mlflow ]
+}
+
 @test "a service that died ends the waiting with its last log lines" {
-  export START_TIMEOUT=60 ZENML_STATE=failed
+  export START_TIMEOUT=60 ZENML_STATE=failed FOLLOW=1
   SECONDS=0
   run -1 wait_for ''
   [ "$SECONDS" -lt 20 ]
   said 'zenml died: its detail' 'the last 20 lines of zenml'
-  not_said 'mlflow died'
+  not_said 'mlflow died' 'for ever'
 }
 
 @test "a service whose launcher refuses to start it says why, once" {
