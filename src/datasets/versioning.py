@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from src.datasets import FOLDER, SET, DatasetError
-from src.files import write_private
+from src.errors import shown
+from src.files import private_folder, unused, write_private
 from src.settings import ROOT, STATE, Settings
 
 if TYPE_CHECKING:
@@ -27,10 +28,18 @@ REMOTE = "minio"
 def configure_remote(settings: Settings) -> None:
     """Write what differs between machines, and the keys, to ``.dvc/config.local`` (0600).
 
-    ``.dvc/config`` is committed and holds neither; ``.dvc/.gitignore`` keeps this file out.
+    ``.dvc/config`` is committed and holds neither; ``.dvc/.gitignore`` keeps this file out. One that
+    can't be read is kept aside.
     """
     config = configparser.ConfigParser(interpolation=None)
-    config.read(LOCAL_CONFIG, encoding="utf-8")  # you may have settings of your own there
+    try:
+        config.read(LOCAL_CONFIG, encoding="utf-8")  # you may have settings of your own there
+    except (configparser.Error, UnicodeDecodeError):
+        aside = unused(STATE / "replaced" / "dvc-config.local")
+        private_folder(aside.parent)
+        LOCAL_CONFIG.replace(aside)
+        print(f".dvc/config.local can't be read and is made anew; what it was is {shown(aside)}")
+        config = configparser.ConfigParser(interpolation=None)
     ours = {"core": {"site_cache_dir": str(STATE / "dvc")}}
     ours[f"'remote \"{REMOTE}\"'"] = _remote(settings)
     config.read_dict(ours)

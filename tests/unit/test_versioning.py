@@ -59,6 +59,21 @@ def test_the_file_is_written_anew_only_when_it_changes(
     assert "localhost:9100" in versioning.LOCAL_CONFIG.read_text()
 
 
+@pytest.mark.parametrize("torn", [b"[core]\n\xff\xfe", b"[core\nremote", b"a = 1\n"])
+def test_a_local_file_that_cannot_be_read_is_kept_aside_and_made_anew(
+    settings: Settings, root: Path, torn: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_remote(settings)
+    whole = versioning.LOCAL_CONFIG.read_text()
+    for number in ("", "-2"):
+        versioning.LOCAL_CONFIG.write_bytes(torn)
+        configure_remote(settings)
+        assert versioning.LOCAL_CONFIG.read_text() == whole
+        aside = f".stack/replaced/dvc-config.local{number}"
+        assert (root / aside).read_bytes() == torn
+        assert capsys.readouterr().out.endswith(f"{aside}\n")
+
+
 def test_the_committed_configuration_holds_no_key() -> None:
     committed = Path(__file__).parents[2] / ".dvc" / "config"
     assert "key" not in committed.read_text()
