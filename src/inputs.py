@@ -145,7 +145,7 @@ def _place(url: str) -> Path:
 
 def _recorded(record: Path) -> Inputs | None:
     try:
-        return Inputs.model_validate_json(record.read_text())
+        return Inputs.model_validate_json(record.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
 

@@ -182,7 +182,8 @@ class Settings(BaseModel):
     def backend(self) -> str:
         """``docker`` or ``native``: the backend that `make up` started, else ``native``."""
         record = STATE / "backend"
-        return record.read_text().strip() if record.is_file() else "native"
+        known = record.read_bytes().strip() if record.is_file() else b""
+        return "docker" if known == b"docker" else "native"
 
     @property
     def backend_state(self) -> Path:

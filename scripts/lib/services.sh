@@ -84,7 +84,7 @@ choose_automatically() {
 # Set BACKEND: the one that runs, else what MODE says.
 choose_backend() {
   local running=''
-  [ ! -f "$STATE/backend" ] || running=$(cat "$STATE/backend")
+  [ ! -f "$STATE/backend" ] || running=$(grep -xE '[a-z]+' "$STATE/backend") || : # it may be torn
   if [ -n "$running" ]; then
     BACKEND=$running BACKEND_REASON="it runs already"
     [ "$MODE" = auto ] || [ "$MODE" = "$running" ] ||

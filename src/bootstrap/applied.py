@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from src.errors import run_command
 from src.files import write_private
-from src.settings import Settings, load_settings, read_env_file
+from src.settings import Settings, SettingsError, load_settings, read_env_file
 
 # Not the store's: it takes a changed one from its environment at each start.
 NAMES = (
@@ -36,10 +37,13 @@ class Applied:
     """``.stack/<backend>/applied.env``, written at the first start and after each change."""
 
     def __init__(self, settings: Settings) -> None:
-        """Read the file; what it lacks is taken from the settings."""
+        """Read the file; what it lacks, all of it where it is torn, is taken from the settings."""
         self._file = settings.backend_state / "applied.env"
         self._now = {name: str(getattr(settings, name.lower())) for name in NAMES}
-        self._then = self._now | (read_env_file(self._file) if self._file.is_file() else {})
+        self._noted: dict[str, str] = {}
+        with suppress(FileNotFoundError, SettingsError, UnicodeDecodeError):
+            self._noted = read_env_file(self._file)
+        self._then = self._now | self._noted
 
     @property
     def zenml(self) -> SignIn:
@@ -54,9 +58,9 @@ class Applied:
     def remember(self, prefix: str = "ZENML") -> None:
         """Store one server's current sign-in as the applied one."""
         new = {n: self._now[n] if n.startswith(prefix) else self._then[n] for n in NAMES}
-        if new != self._then or not self._file.is_file():
+        if new != self._noted:
             write_private(self._file, "".join(f"{name}={value}\n" for name, value in new.items()))
-        self._then = new
+        self._noted = self._then = new
 
 
 class AppliedStore(BaseModel):
@@ -77,11 +81,11 @@ class AppliedStore(BaseModel):
 
     @classmethod
     def last(cls, settings: Settings) -> AppliedStore:
-        """Return what was applied last; before the first time, what is to be."""
-        file = _record(settings)
-        if not file.is_file():
+        """Return what was applied last; before the first time, or if torn, what is to be."""
+        try:
+            return cls.model_validate_json(_record(settings).read_bytes())
+        except (FileNotFoundError, ValidationError):
             return cls.wanted(settings)
-        return cls.model_validate_json(file.read_text(encoding="utf-8"))
 
     def remember(self, settings: Settings) -> None:
         """Store it as what was applied last."""

@@ -264,19 +264,15 @@ def remember(version: ModelVersion, cache: Path) -> None:
 
 def remembered(cache: Path) -> ModelVersion | None:
     """Return the version that was good last, for a start while MLflow is down."""
-    try:
-        kept: dict[str, Any] = json.loads((cache / "champion.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
     from mlflow.entities.model_registry import ModelVersionTag
 
-    return ModelVersion(
-        kept["name"],
-        kept["version"],
-        0,
-        run_id=kept["run_id"],
-        tags=[ModelVersionTag(FILES_TAG, kept[FILES_TAG])],
-    )
+    try:
+        kept: dict[str, Any] = json.loads((cache / "champion.json").read_bytes())
+        name, version, run = kept["name"], kept["version"], kept["run_id"]
+        tags = [ModelVersionTag(FILES_TAG, kept[FILES_TAG])]
+    except (FileNotFoundError, ValueError, KeyError):  # it may be torn
+        return None
+    return ModelVersion(name, version, 0, run_id=run, tags=tags)
 
 
 def _example() -> bytes:

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -241,8 +242,8 @@ def fidelity_of(folder: Path, dataset_md5: str) -> Fidelity:
         DatasetError: When that version is not the one that is here.
     """
     record = folder / "fidelity.json"
-    if record.is_file():
-        known = json.loads(record.read_text(encoding="utf-8"))
+    with suppress(FileNotFoundError, ValueError, KeyError):  # it may be torn
+        known = json.loads(record.read_bytes())
         if known["dataset_md5"] == dataset_md5:
             return Fidelity(known["checkpoint"], known["model"])
     require_current(dataset_md5)

@@ -102,8 +102,8 @@ class Record(BaseModel):
 def read_record() -> Record:
     """Return the record, an empty one where there is none that can be read."""
     try:
-        return Record.model_validate_json(RECORD.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
+        return Record.model_validate_json(RECORD.read_bytes())
+    except (FileNotFoundError, ValidationError):
         return Record()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import io
+import json
 import logging
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +29,7 @@ REMOTE = "minio"
 def configure_remote(settings: Settings) -> None:
     """Write what differs between machines, and the keys, to ``.dvc/config.local`` (0600).
 
-    ``.dvc/config`` is committed and holds neither; ``.dvc/.gitignore`` keeps this file out. One that
+    ``.dvc/config`` is committed and holds neither; ``.dvc/.gitignore`` keeps this file out. What
     can't be read is kept aside.
     """
     config = configparser.ConfigParser(interpolation=None)
@@ -127,10 +128,20 @@ def _mend_rwlock(repo: Repo) -> None:
     DVC refuses it then. It is written under DVC's own lock, which nobody else holds here.
     """
     note = Path(str(repo.tmp_dir)) / "rwlock"
-    if note.is_file() and not note.stat().st_size:
+    if _is_torn(note):
         with repo.lock:
-            if not note.stat().st_size:
+            if _is_torn(note):
                 note.unlink()
+
+
+def _is_torn(note: Path) -> bool:
+    try:
+        json.loads(note.read_bytes())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return False
 
 
 def _sweep_cache(repo: Repo) -> None:

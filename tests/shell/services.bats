@@ -40,6 +40,13 @@ setup() {
   [ ! -e .stack ]
 }
 
+@test "a torn note of the running backend is made anew" {
+  mkdir .stack
+  printf '\001\377{half\n=' >.stack/backend
+  run -0 scripts/start-services.sh
+  [ "$(cat .stack/backend)" = native ]
+}
+
 @test "the running backend wins, and another MODE is refused with the remedy" {
   mkdir .stack
   echo native >.stack/backend

@@ -28,6 +28,7 @@ wait_for() {
   not_said died
 }
 
+# shellcheck disable=SC2016 # for the function that is written
 @test "a service whose files were deleted is started again at once, another that is silent is not" {
   stub_backend 'import os
 if os.path.exists("restarted"): raise SystemExit(0)

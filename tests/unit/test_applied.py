@@ -64,6 +64,21 @@ def test_the_file_is_private_and_written_only_when_it_changes(
     assert file.stat().st_ino == first
 
 
+@pytest.mark.parametrize("torn", [b"", b"\x01\xff{", b"half a l"])
+def test_a_torn_file_is_as_none_and_made_anew(settings: Settings, file: Path, torn: bytes) -> None:
+    Applied(settings).remember()
+    whole = file.read_bytes()
+    file.write_bytes(torn)
+    applied = Applied(settings)
+    assert applied.zenml == SignIn("admin", settings.zenml_admin_password)
+    applied.remember()
+    assert file.read_bytes() == whole
+
+    record = settings.backend_state / "store.json"
+    record.write_bytes(torn)
+    assert AppliedStore.last(settings) == AppliedStore.wanted(settings)
+
+
 def test_every_bucket_that_zenmls_artifacts_may_be_in_is_known(make_settings: MakeSettings) -> None:
     assert former_buckets(make_settings()) == []
     for name, former in (

@@ -160,9 +160,10 @@ def test_changed_settings_are_settled_anew(
     assert settle(settings) == first
 
 
-def test_a_damaged_record_is_settled_anew(settings: Settings) -> None:
+@pytest.mark.parametrize("torn", [b"", b"{", b"\xff"])
+def test_a_damaged_record_is_settled_anew(settings: Settings, torn: bytes) -> None:
     first = settle(settings)
-    inputs.RECORD.write_text("{")
+    inputs.RECORD.write_bytes(torn)
     assert settle(settings) == first
 
 

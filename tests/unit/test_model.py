@@ -133,6 +133,29 @@ def test_three_versions_stay_in_the_cache(version: ModelVersion, tmp_path: Path)
     }  # fmt: skip
 
 
+def test_a_torn_note_of_the_version_that_was_good_last_is_none(
+    version: ModelVersion, tmp_path: Path
+) -> None:
+    model.remember(version, tmp_path)
+    known = model.remembered(tmp_path)
+    assert known is not None
+    assert (known.name, known.version) == (version.name, version.version)
+    for torn in (b"", b"\xff", b"{}"):
+        (tmp_path / "champion.json").write_bytes(torn)
+        assert model.remembered(tmp_path) is None
+
+
+def test_a_torn_note_of_a_models_fidelity_is_measured_anew(
+    made: Callable[[float, float], None], tmp_path: Path
+) -> None:
+    made(0.8, 0.79)
+    for torn in (b"", b"\xff", b"{}"):
+        (tmp_path / "fidelity.json").write_bytes(torn)
+        assert registry.fidelity_of(tmp_path, DATASET) == registry.Fidelity(0.8, 0.79)
+    made(0.1, 0.1)
+    assert registry.fidelity_of(tmp_path, DATASET) == registry.Fidelity(0.8, 0.79)
+
+
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
     """Have models be tiny ones that score as told."""

@@ -263,3 +263,5 @@ def test_the_backend_is_the_one_that_was_started(
     assert load().backend_state == tmp_path / "native"
     (tmp_path / "backend").write_text("docker\n")
     assert load().backend_state == tmp_path / "docker"
+    (tmp_path / "backend").write_bytes(b"\x01\xff")
+    assert load().backend_state == tmp_path / "native"

@@ -111,8 +111,16 @@ def test_a_folder_has_the_version_of_its_content(tmp_path: Path) -> None:
     assert versioning.version_of(first).endswith(".dir")
 
 
-@pytest.mark.parametrize("file", ["tiny_person.dvc", ".dvc/tmp/rwlock"])
-def test_what_dvc_was_killed_over_is_written_again(root: Path, file: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "torn"),
+    [
+        ("tiny_person.dvc", b""),
+        (".dvc/tmp/rwlock", b""),
+        (".dvc/tmp/rwlock", b'{"half'),
+        (".dvc/tmp/rwlock", b"\xff"),
+    ],
+)
+def test_what_dvc_was_killed_over_is_written_again(root: Path, file: str, torn: bytes) -> None:
     """It opens both for writing, and so empties them, before it knows what to write."""
     from dvc.repo import Repo
 
@@ -121,7 +129,7 @@ def test_what_dvc_was_killed_over_is_written_again(root: Path, file: str) -> Non
     (versioning.FOLDER / "file.txt").write_text("a")
     md5 = versioning.Versions().add()
     assert (root / file).stat().st_size > 0
-    (root / file).write_text("")
+    (root / file).write_bytes(torn)
     versions = versioning.Versions()
     assert versions.state(remote=False).changed == (file == "tiny_person.dvc")
     assert versions.add() == md5
