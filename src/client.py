@@ -99,11 +99,11 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "no_proxy": ",".join(sorted(no_proxy)),
     }
     # A key in the environment makes ZenML forget its last sign-in, even if it came with it.
-    if settings.api_key_file.is_file() and not last_sign_in(settings):
-        environment["ZENML_STORE_API_KEY"] = settings.api_key_file.read_text().strip()
+    if settings.api_key and not last_sign_in(settings):
+        environment["ZENML_STORE_API_KEY"] = settings.api_key
     # Our runs use our stack, whatever `zenml init` or `zenml stack set` made the active one.
-    if settings.stack_id_file.is_file():
-        environment["ZENML_ACTIVE_STACK_ID"] = settings.stack_id_file.read_text().strip()
+    if settings.stack_id:
+        environment["ZENML_ACTIVE_STACK_ID"] = settings.stack_id
     return environment
 
 
@@ -115,15 +115,14 @@ def last_sign_in(settings: Settings) -> dict[str, Any]:
     file = settings.backend_state / "zenml-client" / "credentials.yaml"
     try:
         kept = dict(yaml.safe_load(file.read_text(encoding="utf-8"))[settings.zenml_url])
-        key = settings.api_key_file.read_text(encoding="utf-8").strip()
     except (FileNotFoundError, yaml.YAMLError, TypeError, KeyError, ValueError):
         return {}
-    return kept if kept.get("api_key") == key else {}
+    return kept if kept.get("api_key") == settings.api_key else {}
 
 
 def use_stack(settings: Settings) -> None:
     """Make this process a client of the stack; call it before importing ZenML or MLflow."""
-    not_foreign = () if settings.api_key_file.is_file() else NOT_FOREIGN
+    not_foreign = () if settings.api_key else NOT_FOREIGN
     for name in list(os.environ):
         if name in FOREIGN or (name.startswith(FOREIGN_PREFIXES) and name not in not_foreign):
             del os.environ[name]

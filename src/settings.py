@@ -200,6 +200,23 @@ class Settings(BaseModel):
         """The id of our ZenML stack, whichever is active; written by ``src.bootstrap``."""
         return self.backend_state / "stack-id"
 
+    @property
+    def api_key(self) -> str:
+        """What ``api_key_file`` holds; blank where there is none, or it is torn."""
+        return _noted(self.api_key_file)
+
+    @property
+    def stack_id(self) -> str:
+        """What ``stack_id_file`` holds; blank where there is none, or it is torn."""
+        return _noted(self.stack_id_file)
+
+
+def _noted(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
+
 
 def read_env_file(path: Path) -> dict[str, str]:
     """Return the settings of an env file.

@@ -89,7 +89,7 @@ def _is_known(settings: Settings) -> bool:
     They may be new and empty: their data is on volumes that can be deleted.
     """
     record = _record(settings)
-    if not record.is_file() or record.read_text() != fingerprint(settings):
+    if not record.is_file() or record.read_bytes() != fingerprint(settings).encode():
         return False
     return object_store.is_reachable(settings) and zenml_server.knows_stack(settings)
 

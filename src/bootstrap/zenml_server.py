@@ -89,23 +89,23 @@ def signed_in(settings: Settings, *, anew: bool = False) -> Server | None:
     With the token that ZenML's client was last given for it, unless ``anew``: to sign in takes
     the server over half a second.
     """
-    if not settings.api_key_file.is_file():
+    if not settings.api_key:
         return None
     server = Server(settings.zenml_url)
     token = None if anew else last_sign_in(settings).get("api_token")
     if token and server.resume(token["access_token"]):
         return server
-    key = settings.api_key_file.read_text(encoding="utf-8").strip()
-    return server if server.sign_in(grant_type="zenml-api-key", password=key) else None
+    key = {"grant_type": "zenml-api-key", "password": settings.api_key}
+    return server if server.sign_in(**key) else None
 
 
 def knows_stack(settings: Settings) -> bool:
     """Tell whether the server takes the stored API key and holds our stack."""
-    stack, server = settings.stack_id_file, signed_in(settings)
-    if server is None or not stack.is_file():
+    server = signed_in(settings)
+    if server is None or not settings.stack_id:
         return False
-    answer = server.http.get(f"{server.url}/stacks/{stack.read_text().strip()}", timeout=TIMEOUT)
-    if answer.status_code == 404:
+    answer = server.http.get(f"{server.url}/stacks/{settings.stack_id}", timeout=TIMEOUT)
+    if answer.status_code in (404, 422):  # 422: half an id
         return False
     answer.raise_for_status()
     return True

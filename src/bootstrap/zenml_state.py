@@ -108,7 +108,7 @@ def lines(settings: Settings) -> list[str]:
 def is_right(server: Server, settings: Settings) -> bool:
     """Tell whether the server, signed in at, and this checkout's client hold all of it."""
     client = settings.backend_state / "zenml-client" / "config.yaml"
-    if not (client.is_file() and settings.stack_id_file.is_file()):
+    if not (client.is_file() and settings.stack_id):
         return False
     return _secrets_right(server, settings) and _stack_right(server, settings)
 
@@ -145,7 +145,7 @@ def _stack_right(server: Server, settings: Settings) -> bool:
 
 def _known_here(settings: Settings) -> set[str]:
     """Return the ids that are ours, and active, in the files of this checkout's clients."""
-    ids = {settings.stack_id_file.read_text(encoding="utf-8").strip()}
+    ids = {settings.stack_id}
     configured = settings.backend_state / "zenml-client" / "config.yaml"
     ids.add(str(_yaml(configured).get("active_stack_id")))
     here = ROOT / ".zen" / "config.yaml"  # of ``zenml init``, which the client prefers

@@ -75,7 +75,7 @@ def pointer_md5() -> str | None:
 
     DVC empties the file before it writes it: a blank one is that of a killed `make data`.
     """
-    if not POINTER.is_file() or not (text := POINTER.read_text()).strip():
+    if not POINTER.is_file() or not (text := POINTER.read_bytes()).strip():
         return None
     try:
         return str(yaml.safe_load(text)["outs"][0]["md5"])

@@ -325,7 +325,7 @@ def _assignment(job: Job, tags: list[str]) -> Assignment:
     weights = [ray.put(Path(job.inputs.model).read_bytes())] if job.inputs.pretrained else []
     return Assignment(
         settings=job.settings.model_copy(update=hidden),
-        api_key=job.settings.api_key_file.read_text().strip(),
+        api_key=job.settings.api_key,
         inputs=job.inputs,
         weights=weights,
         dataset_md5=job.dataset_md5,

@@ -77,7 +77,7 @@ def _job(arguments: argparse.Namespace) -> Job:
     sets.require()
     use_stack(settings)
     health.require(settings)
-    if not settings.api_key_file.is_file():
+    if not settings.api_key:
         raise NotReady("the ZenML stack is not registered: make stack")
     inputs = manifest.settled(settings)
     inputs.announce()

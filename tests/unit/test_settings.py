@@ -265,3 +265,8 @@ def test_the_backend_is_the_one_that_was_started(
     assert load().backend_state == tmp_path / "docker"
     (tmp_path / "backend").write_bytes(b"\x01\xff")
     assert load().backend_state == tmp_path / "native"
+    (tmp_path / "native").mkdir()
+    assert (load().api_key, load().stack_id) == ("", "")
+    load().api_key_file.write_text("ZENKEY_1\n")
+    load().stack_id_file.write_bytes(b"\x01\xff")
+    assert (load().api_key, load().stack_id) == ("ZENKEY_1", "")

@@ -93,10 +93,11 @@ def test_the_pointer_gives_the_contents_hash() -> None:
         "outs: []\n",
         "outs:\n- path: tiny_person\n",
         "no pointer",
+        "\xff",
     ],
 )
 def test_a_damaged_pointer_is_one_clear_error(text: str) -> None:
-    versioning.POINTER.write_text(text)
+    versioning.POINTER.write_text(text, encoding="latin-1")
     with pytest.raises(DatasetError, match=r"^tiny_person\.dvc is not a DVC pointer"):
         pointer_md5()
 
