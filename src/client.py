@@ -136,6 +136,25 @@ def use_stack(settings: Settings) -> None:
     if not parent:
         atexit.unregister(_remove)
         atexit.register(_remove, temporary, os.getpid())
+    _mend_configuration(settings)
+
+
+def _mend_configuration(settings: Settings) -> None:
+    """Delete what is torn of ZenML's configuration: ZenML refuses it, and makes another."""
+    if _torn_configuration():
+        with turn(settings):  # it is written in place, and may be whole a moment later
+            for file in _torn_configuration():
+                file.unlink()
+
+
+def _torn_configuration() -> list[Path]:
+    torn = []
+    for file in Path(os.environ["ZENML_CONFIG_PATH"]).glob("*.yaml"):
+        try:
+            yaml.safe_load(file.read_bytes())
+        except yaml.YAMLError:
+            torn.append(file)
+    return torn
 
 
 def _remove(temporary: Path, owner: int) -> None:

@@ -6,6 +6,7 @@ Libraries' exceptions are told by the names of their classes, so that nothing is
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -157,9 +158,13 @@ def _explain_file(error: BaseException) -> str | None:
 
 
 def _read_by(error: UnicodeDecodeError) -> str:
-    """Return which file `Path.read_text` was reading; the error itself doesn't say."""
-    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    paths = [owner for owner in owners if isinstance(owner, Path)]
+    """Return which file was being read; the error itself doesn't say."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    owners = [frame.f_locals.get("self") for frame in frames]
+    paths: list[object] = [owner for owner in owners if isinstance(owner, Path)]
+    held = [value for frame in frames for value in frame.f_locals.values()]
+    opened = [value for value in held if isinstance(value, io.TextIOWrapper)]
+    paths += [file.name for file in opened if getattr(file, "mode", "").startswith("r")]
     return shown(paths[-1]) if paths else "a file"
 
 

@@ -155,4 +155,7 @@ def _known_here(settings: Settings) -> set[str]:
 
 
 def _yaml(file: Path) -> dict[str, Any]:
-    return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    try:
+        return yaml.safe_load(file.read_bytes()) or {}
+    except yaml.YAMLError:  # it may be torn
+        return {}

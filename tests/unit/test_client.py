@@ -59,6 +59,17 @@ class TestClientEnvironment:
         write_private(settings.api_key_file, "ZENKEY_1\n")
         assert client_environment(settings)["ZENML_STORE_API_KEY"] == "ZENKEY_1"
 
+    @pytest.mark.parametrize("torn", [b"a: [", b"a: \xff"])
+    def test_what_is_torn_of_zenml_s_configuration_is_deleted(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch, torn: bytes
+    ) -> None:
+        monkeypatch.setattr(os, "environ", {})
+        folder = settings.backend_state / "zenml-client"
+        write_private(folder / "credentials.yaml", "a: 1\n")
+        (folder / "config.yaml").write_bytes(torn)
+        use_stack(settings)
+        assert [file.name for file in folder.iterdir()] == ["credentials.yaml"]
+
     def test_a_sign_in_that_zenml_keeps_is_not_repeated(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -115,6 +115,12 @@ class TestFiles:
         read = (tmp_path / "x.txt").read_text
         assert said_by(lambda: read(encoding="utf-8")) == "x.txt: not UTF-8 text (byte 3)"
 
+        def read_lines() -> None:  # as libraries do
+            with open(tmp_path / "x.txt", encoding="utf-8") as file:  # noqa: PTH123
+                list(file)
+
+        assert said_by(read_lines) == "x.txt: not UTF-8 text (byte 3)"
+
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
     def test_a_full_disk(self, number: int) -> None:
         full = OSError(number, os.strerror(number), "/there/file")
