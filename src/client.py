@@ -144,7 +144,7 @@ def _mend_configuration(settings: Settings) -> None:
     if _torn_configuration():
         with turn(settings):  # it is written in place, and may be whole a moment later
             for file in _torn_configuration():
-                file.unlink()
+                file.unlink(missing_ok=True)
 
 
 def _torn_configuration() -> list[Path]:
@@ -152,6 +152,8 @@ def _torn_configuration() -> list[Path]:
     for file in Path(os.environ["ZENML_CONFIG_PATH"]).glob("*.yaml"):
         try:
             yaml.safe_load(file.read_bytes())
+        except FileNotFoundError:  # another one has just deleted it
+            continue
         except yaml.YAMLError:
             torn.append(file)
     return torn

@@ -67,7 +67,9 @@ class TestClientEnvironment:
         folder = settings.backend_state / "zenml-client"
         write_private(folder / "credentials.yaml", "a: 1\n")
         (folder / "config.yaml").write_bytes(torn)
+        (folder / "deleted-meanwhile.yaml").symlink_to("nowhere")
         use_stack(settings)
+        (folder / "deleted-meanwhile.yaml").unlink()
         assert [file.name for file in folder.iterdir()] == ["credentials.yaml"]
 
     def test_a_sign_in_that_zenml_keeps_is_not_repeated(
