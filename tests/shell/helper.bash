@@ -93,7 +93,10 @@ said() {
   done
 }
 
-not_said() { [[ $output != *"$1"* ]] || fail "said: $1" "in: $output"; }
+not_said() {
+  local text
+  for text; do [[ $output != *"$text"* ]] || fail "said: $text" "in: $output"; done
+}
 
 called() { [ "$(cat "$CALLS")" = "$1" ] || fail "expected calls: $1" "but: $(cat "$CALLS")"; }
 
