@@ -125,13 +125,22 @@ def end_own_processes(
     for process in marked:  # children that rename themselves lose the mark
         with contextlib.suppress(psutil.NoSuchProcess):
             processes.update(process.children(recursive=True))
-    for process in processes:
+    # Parents first: a supervisor starts again what ends before it, and may have the higher number.
+    ordered = sorted(processes, key=_depth)
+    for process in ordered:
         with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
             process.terminate()
             process.resume()  # one that was halted takes no signal
-    for process in still_running(processes, grace):
+    for process in still_running(ordered, grace):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def _depth(process: psutil.Process) -> int:
+    try:
+        return len(process.parents())
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def still_running(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:

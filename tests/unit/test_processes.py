@@ -139,6 +139,25 @@ def test_children_end_too_even_without_the_mark(start: Start) -> None:
     child.wait(ENDED)
 
 
+def test_who_would_start_others_again_ends_first(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever their numbers are: after the highest they begin again."""
+    parents = [psutil.Process(start(FORKS).pid) for _ in range(4)]
+    children = [child for parent in parents for child in parent.children()]
+    order: list[int] = []
+    end = psutil.Process.terminate
+
+    def terminate(self: psutil.Process) -> None:
+        order.append(self.pid)
+        end(self)
+
+    monkeypatch.setattr(psutil.Process, "terminate", terminate)
+    end_own_processes(marked=[*children, *parents])
+    assert set(order[:4]) == {parent.pid for parent in parents}
+    assert set(order[4:]) == {child.pid for child in children}
+
+
 def test_a_process_that_does_not_listen_is_killed(start: Start) -> None:
     deaf = start(IGNORES)
     end_own_processes(grace=0.5)
