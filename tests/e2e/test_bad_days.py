@@ -90,7 +90,7 @@ def supervisor_halted(checkout: Checkout) -> None:
 
 
 def machine_restarted(checkout: Checkout) -> None:
-    kill(*(process.pid for process in checkout.processes()))
+    checkout.cut_power()
 
 
 def other_venv(checkout: Checkout) -> None:

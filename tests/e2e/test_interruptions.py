@@ -336,9 +336,7 @@ def test_up(stack: Stack, points: Points) -> None:
     shutil.copytree(native.parent, kept, symlinks=True)
 
     def reset() -> None:
-        for process in stack.checkout.processes():
-            process.kill()
-            psutil.wait_procs([process], timeout=10)
+        stack.checkout.cut_power()
         shutil.rmtree(native.parent)
         shutil.copytree(kept, native.parent, symlinks=True)
 
