@@ -81,11 +81,10 @@ def read(folder: Path) -> Manifest:
         raise DatasetError(
             f"{folder} has no {FILE} and no {LAYOUT_FILE}: build it with make data FORCE=1"
         ) from None
-    except (ValidationError, UnicodeDecodeError) as error:
-        count = error.error_count() if isinstance(error, ValidationError) else 1
+    except (ValidationError, UnicodeDecodeError):
         raise DatasetError(
-            f"{folder / FILE} can't be read ({count} faults): delete it, and the files count as "
-            "your own, or make data FORCE=1"
+            f"{folder / FILE} can't be read: delete it, and the files count as your own, "
+            "or make data FORCE=1"
         ) from None
 
 

@@ -62,7 +62,7 @@ def validate(folder: Path) -> dict[str, int]:
         listed = "\n".join(f"  {fault}" for fault in faults[:SHOWN])
         more = f"\n  … and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise DatasetError(
-            f"{folder} has {len(faults)} faults, mend them or rebuild:\n{listed}{more}"
+            f"{folder} has faults ({len(faults)}); mend them or rebuild:\n{listed}{more}"
         )
     return counts
 

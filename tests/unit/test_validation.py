@@ -34,7 +34,7 @@ def faults(folder: Path) -> list[str]:
     with pytest.raises(DatasetError) as caught:
         validate(folder)
     first, *listed = str(caught.value).splitlines()
-    assert f"{len(listed)} fault" in first
+    assert f"has faults ({len(listed)});" in first
     return [line.strip() for line in listed]
 
 
