@@ -80,16 +80,17 @@ def take(
                 print(f"waiting for {_holders(resource, owner)}", file=sys.stderr, flush=True)
                 told = True
             time.sleep(POLL)
-    _note(resource, owner, what)
+    _note(resource, owner, what, alone=not shared)
 
 
-def _note(resource: str, pid: int, what: str) -> None:
+def _note(resource: str, pid: int, what: str, *, alone: bool) -> None:
     """Say who holds a resource: a file for each, so that those who share it lose nobody's."""
     if not NOTES.parent.is_dir():  # nobody has begun anything yet, or `make clean` has just ended
         return
     NOTES.mkdir(mode=0o700, exist_ok=True)
     for note in NOTES.glob(f"{resource}.*"):
-        if not _lives(note.suffix[1:]):
+        # A dead one's number may be another's by now.
+        if alone or not _lives(note.suffix[1:]):
             note.unlink(missing_ok=True)
     temporary = NOTES / f".{resource}.{pid}"
     temporary.write_text(what)

@@ -1,5 +1,6 @@
 """Locks of resources: who waits, who is refused, and what frees one."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,20 @@ def test_a_dead_owners_lock_is_free(holder: subprocess.Popen[bytes]) -> None:
     holder.wait()
     with hold("data", "make data", wait=False):
         pass
+
+
+def test_a_dead_owner_whose_number_is_anothers_now_is_not_named(checkout: Path) -> None:
+    """As in containers, where numbers are small and begin again."""
+    left = checkout / ".stack" / "locks" / f"data.{os.getppid()}"
+    left.parent.mkdir(parents=True)
+    left.write_text("make grid")
+    with (
+        holding(checkout, "data", "alone") as owner,
+        pytest.raises(Busy) as refused,
+        hold("data", "make data", wait=False),
+    ):
+        pass
+    assert str(refused.value).startswith(f"make grid (pid {owner.pid}) is at work")
 
 
 def test_another_resource_is_free(holder: subprocess.Popen[bytes]) -> None:
