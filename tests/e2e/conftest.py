@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -37,6 +39,8 @@ TINY_GRID = """
 base: {batch: 16, seed: 0, optimizer: AdamW, lr0: 0.002, mosaic: 0}
 grid: {epochs: [1], imgsz: [32, 64]}
 """
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = itertools.count(20_000 + 1500 * _worker + random.randrange(1000))
 PORTS = re.findall(r"(?m)^(\w+_PORT)=", (ROOT / ".env.example").read_text())
 
 
@@ -163,15 +167,18 @@ def copy_checkout(target: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; all are held until all are found."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for held in sockets:
-            held.bind(("127.0.0.1", 0))
-        return [held.getsockname()[1] for held in sockets]
-    finally:
-        for held in sockets:
-            held.close()
+    """Return ports that nobody listens on, and nobody else is given while a service is down.
+
+    Connections get higher ones, the tests' other processes others, and each is returned once.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = next(_ports)
+        with socket.socket() as candidate, suppress(OSError):
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            candidate.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 @contextmanager
