@@ -77,7 +77,7 @@ def filled(text: str, cases: Cases, today: date, backend: str) -> str:
     """Return the page with the last columns of each row whose tests have run."""
 
     def fill(row: re.Match[str]) -> str:
-        seen = of_row(row[0], cases)
+        seen = of_row(row[0], cases) if ALONE not in row[0] else []  # each backend has its own
         return f"{row[1]}{_share(seen)}, {today:%Y-%m-%d}{row[3]}" if seen else row[0]
 
     def fill_states(row: re.Match[str]) -> str:

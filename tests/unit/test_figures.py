@@ -77,6 +77,9 @@ def test_the_starting_states_of_a_backend_and_a_part_run_again(tmp_path: Path) -
     native, docker = rows().splitlines()
     assert native == "| native | 2 of 2 | 1 of 2 | 2026-11-28 |"
     assert docker == ROWS.splitlines()[1]
+    promise = f"| a promise | {figures.ALONE}, {figures.PAIRS} | of each backend: below |\n"
+    cases = figures.read(tmp_path)
+    assert figures.filled(promise, cases, date(2026, 11, 28), "docker") == promise
     again = [STATES.splitlines()[0], STATES.splitlines()[3], STATES.splitlines()[5]]
     (tmp_path / "again.xml").write_text("".join(again).replace("<failure/>", ""))
     assert "| native | 2 of 2 | 2 of 2 | 2026-11-28 |" in rows()
