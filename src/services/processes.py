@@ -139,7 +139,7 @@ def end_own_processes(
 def _depth(process: psutil.Process) -> int:
     try:
         return len(process.parents())
-    except psutil.NoSuchProcess:
+    except psutil.Error:  # ended meanwhile, or another user's above it
         return 0
 
 
