@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from src.locks import lives
+
 UNFINISHED = ".unfinished-"  # begins the name of what `unfinished` yields
 
 
@@ -52,7 +54,7 @@ def unfinished(folder: Path) -> Iterator[Path]:
     It is deleted afterwards; what killed processes left of theirs, beforehand.
     """
     for leftover in folder.glob(f"{UNFINISHED}*"):
-        if not _lives(leftover.name.removeprefix(UNFINISHED).partition("-")[0]):
+        if not lives(leftover.name.removeprefix(UNFINISHED).partition("-")[0]):
             shutil.rmtree(leftover, ignore_errors=True)  # another may be at it too
     prefix = f"{UNFINISHED}{os.getpid()}-"
     with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as temporary:
@@ -81,28 +83,14 @@ def own_folder(base: Path, owner: int) -> Path:
 def sweep_own(base: Path) -> None:
     """Delete the folders that ``own_folder`` made for processes that are gone."""
     for folder in base.glob("*"):
-        if folder.name.isdecimal() and not _lives(folder.name):
+        if folder.name.isdecimal() and not lives(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sweep(path: Path) -> None:
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.new"):
-        if not _lives(leftover.suffixes[-2].removeprefix(".")):
+        if not lives(leftover.suffixes[-2].removeprefix(".")):
             leftover.unlink(missing_ok=True)
-
-
-def _lives(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True  # another user's process has that number now
-    try:  # in a container without an init nobody takes leave of the dead
-        status = Path("/proc", pid, "stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # it has just ended, or this is no Linux
-        return not Path("/proc/self").exists()
-    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def sha256(file: Path) -> str:

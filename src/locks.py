@@ -90,7 +90,7 @@ def _note(resource: str, pid: int, what: str, *, alone: bool) -> None:
     NOTES.mkdir(mode=0o700, exist_ok=True)
     for note in NOTES.glob(f"{resource}.*"):
         # A dead one's number may be another's by now.
-        if alone or not _lives(note.suffix[1:]):
+        if alone or not lives(note.suffix[1:]):
             note.unlink(missing_ok=True)
     temporary = NOTES / f".{resource}.{pid}"
     temporary.write_text(what)
@@ -106,20 +106,25 @@ def _holders(resource: str, but: int) -> str:
     noted = []
     for note in sorted(NOTES.glob(f"{resource}.*")):
         pid = note.suffix[1:]
-        if pid != str(but) and _lives(pid):
+        if pid != str(but) and lives(pid):
             with suppress(FileNotFoundError):  # let go of meanwhile
                 noted.append(f"{note.read_text(errors='replace')} (pid {pid})")
     return ", ".join(noted) or "another make"
 
 
-def _lives(pid: str) -> bool:
+def lives(pid: str) -> bool:
+    """Tell whether a process runs, whoever's it is; the dead that nobody took leave of do not."""
     try:
         os.kill(int(pid), 0)
-    except PermissionError:
-        return True
-    except (OSError, ValueError):
+    except (ProcessLookupError, ValueError):
         return False
-    return True
+    except PermissionError:
+        return True  # another user's process has that number now
+    try:  # in a container without an init nobody takes leave of the dead
+        status = Path("/proc", pid, "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it has just ended, or this is no Linux
+        return not Path("/proc/self").exists()
+    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,24 @@ def test_a_dead_owners_lock_is_free(holder: subprocess.Popen[bytes]) -> None:
     holder.wait()
     with hold("data", "make data", wait=False):
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="about what Linux keeps of the dead")
+def test_a_dead_owner_that_nobody_took_leave_of_is_not_named(checkout: Path) -> None:
+    """As in a container without an init."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        while "Z" not in Path(f"/proc/{dead.pid}/stat").read_text().rpartition(")")[2].split()[0]:
+            time.sleep(0.01)
+        left = checkout / ".stack" / "locks" / f"data.{dead.pid}"
+        left.parent.mkdir(parents=True)
+        left.write_text("make grid")
+        with (
+            holding(checkout, "data", "shared") as owner,
+            pytest.raises(Busy) as refused,
+            hold("data", "make data", wait=False),
+        ):
+            pass
+    assert str(refused.value).startswith(f"make grid (pid {owner.pid}) is at work")
 
 
 def test_a_dead_owner_whose_number_is_anothers_now_is_not_named(checkout: Path) -> None:
