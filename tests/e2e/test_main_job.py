@@ -408,9 +408,12 @@ def test_a_lost_api_key_is_replaced(checkout: Checkout) -> None:
 @pytest.mark.skipif(not NATIVE, reason="the Docker backend has a test of its own")
 def test_a_killed_server_comes_back(checkout: Checkout) -> None:
     for word in ("uvicorn", "gateway"):
-        for process in checkout.processes():
-            if word in process.cmdline():
-                process.kill()
+        # juicefs makes its command line one string.
+        running = checkout.processes()
+        killed = [process for process in running if word in " ".join(process.cmdline())]
+        assert killed, word
+        for process in killed:
+            process.kill()
         deadline = time.monotonic() + 60
         while True:
             done = subprocess.run(
