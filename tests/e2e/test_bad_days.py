@@ -46,12 +46,11 @@ def pid_of(checkout: Checkout, service: str) -> int:
     return int(said) if said.isdigit() else 0
 
 
-def kill(*pids: int) -> None:
-    for pid in pids:
-        with suppress(psutil.NoSuchProcess):  # it went with the one before
-            process = psutil.Process(pid)
-            process.kill()
-            psutil.wait_procs([process], timeout=10)
+def kill(pid: int) -> None:
+    with suppress(psutil.NoSuchProcess):  # in pairs it may be dead already
+        process = psutil.Process(pid)
+        process.kill()
+        psutil.wait_procs([process], timeout=10)
 
 
 def stopped(service: str) -> State:
