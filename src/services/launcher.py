@@ -330,6 +330,8 @@ def zenml(given: Given) -> Start:
         {
             "ZENML_STORE_URL": database_url(given, "zenml", "mysql", folder),
             "ZENML_CONFIG_PATH": given.get("ZENML_CONFIG_PATH", str(folder)),
+            # Else `zenml init`, here or in a folder above, has the next start refuse every sign-in.
+            "ZENML_REPOSITORY_PATH": str(folder),
             "ZENML_SERVER_DEPLOYMENT_TYPE": "other",
             "ZENML_SERVER_AUTO_ACTIVATE": "true",
             # Else every origin may, and the page of another port of this host shares the cookie.
